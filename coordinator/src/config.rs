@@ -7,6 +7,9 @@ use std::{
     time::Duration,
 };
 
+use authority::config::{
+    DAYS, GRACE_DAYS, HOURS, MOST_DAYS, MOST_GRACE_DAYS, MOST_HOURS, WITHIN_AUTHORITY, names,
+};
 use authority::witnesses::{self, WitnessKeys};
 use hooks::config::{AttestationKeys, AttestationKind, IssuerKeys};
 use serde::Deserialize;
@@ -212,10 +215,6 @@ impl Config {
             message_memory_mib,
         } = self.limits;
         let at_least_one = [
-            ("certificates.authority_days", authority_days),
-            ("certificates.server_days", server_days),
-            ("certificates.device_hours", device_hours),
-            ("certificates.admin_days", admin_days),
             ("limits.connections", connections),
             ("limits.anonymous", anonymous),
             ("limits.handshakes", handshakes),
@@ -226,6 +225,21 @@ impl Config {
         for (key, value) in at_least_one {
             require(value >= 1, key, "at least 1", &value)?;
         }
+        for (key, days) in [
+            ("certificates.authority_days", authority_days),
+            ("certificates.server_days", server_days),
+            ("certificates.admin_days", admin_days),
+        ] {
+            require((1..=MOST_DAYS).contains(&days), key, DAYS, &days)?;
+            require(days <= authority_days, key, WITHIN_AUTHORITY, &days)?;
+        }
+        let (key, hours) = ("certificates.device_hours", device_hours);
+        require((1..=MOST_HOURS).contains(&hours), key, HOURS, &hours)?;
+        require(hours.div_ceil(24) <= authority_days, key, WITHIN_AUTHORITY, &hours)?;
+        let grace = renewal_grace_days;
+        require(grace <= MOST_GRACE_DAYS, "certificates.renewal_grace_days", GRACE_DAYS, &grace)?;
+        require(!self.state_dir.as_os_str().is_empty(), "state_dir", "a folder", &"\"\"")?;
+        names(&self.public_names)?;
         if !self.authority.file.as_os_str().is_empty() {
             let usual = Certificates::default();
             let theirs = "left out, since [authority] file names an authority that decides it";
@@ -333,6 +347,38 @@ mod tests {
         let message = parse("[limits]\nhandshakes = 0").unwrap_err().to_string();
         let expected = "coordinator.toml: limits.handshakes must be at least 1, got 0";
         assert_eq!(message, expected);
+    }
+
+    #[test]
+    fn what_no_certificate_can_be_made_of_is_named() {
+        for (text, words) in [
+            (
+                "[certificates]\ndevice_hours = 4294967295",
+                "certificates.device_hours must be 1 to 87600, got 4294967295",
+            ),
+            (
+                "[certificates]\nrenewal_grace_days = 3651",
+                "certificates.renewal_grace_days must be at most 3650, got 3651",
+            ),
+            (
+                "[certificates]\nauthority_days = 36501",
+                "certificates.authority_days must be 1 to 36500, got 36501",
+            ),
+            ("[certificates]\nadmin_days = 36501", "certificates.admin_days must be 1 to 36500, got 36501"),
+            (
+                "[certificates]\nauthority_days = 30",
+                "certificates.server_days must be at most as long as certificates.authority_days, got 90",
+            ),
+            (
+                "[certificates]\nauthority_days = 90\ndevice_hours = 2161",
+                "certificates.device_hours must be at most as long as certificates.authority_days, got 2161",
+            ),
+            ("state_dir = ''", "state_dir must be a folder"),
+            ("public_names = ['owl.example:7443']", "got \"owl.example:7443\""),
+        ] {
+            let message = parse(text).unwrap_err().to_string();
+            assert!(message.contains(words), "{message}");
+        }
     }
 
     #[test]

@@ -37,7 +37,7 @@ pub const PUBLISHING_SEED: &str = "publishing.seed";
 
 /// The tree of what is kept of an authority apart, and the key in it of the authority's own.
 pub(crate) const TREE: &str = "authority";
-const KEY: &str = "key";
+pub(crate) const KEY: &str = "key";
 
 /// A warning comes so long before the end of the coordinator's certificate, in seconds.
 const WARNED_SECS: u64 = 30 * 24 * 3600;

@@ -20,7 +20,7 @@ use tokio::task::spawn_blocking;
 use crate::audit::{Audit, AuditError, What, Who, With};
 use crate::driver::Driver;
 use crate::enroller::Enroller;
-use crate::kept_log::{KeptLog, Turn};
+use crate::kept_log::{KeptLog, LogError, Turn};
 use crate::last_seen::LastSeen;
 use crate::operators::Operators;
 use crate::outside::Hooks;
@@ -32,7 +32,8 @@ use crate::revocations::{Revocations, Revoked};
 use crate::tokens::{self, NewToken, TokenError, TokenRefusal, Use};
 
 mod asked;
-mod elsewhere;
+mod beginning;
+pub(crate) mod elsewhere;
 pub(crate) mod keeping;
 mod listing;
 mod operators;
@@ -168,6 +169,7 @@ impl Registry {
     ) -> Result<Enrolled, Rejection> {
         let by = (enrollment.identity, now.as_secs());
         let request = &enrollment.certificate_request_pem;
+        self.begun()?;
         let mut turn = self.log.turn();
         let first = earlier.as_ref().map_or(now.0, |earlier| earlier.enrolled_unix_millis);
         let logged = logged(self.key()?, turn.place(), (first, &label), attested.as_ref());
@@ -265,6 +267,7 @@ impl Registry {
         now: Timestamp,
     ) -> Result<Enrolled, Rejection> {
         let (device, identity) = (renewal.device, IdentityPublic(record.identity.0));
+        self.begun()?;
         let mut turn = self.log.turn();
         let of = (record.enrolled_unix_millis, record.label.as_str());
         let logged = logged(self.key()?, turn.place(), of, record.attested.as_ref());
@@ -353,6 +356,15 @@ impl Registry {
         self.enroller.here().ok_or_else(elsewhere)
     }
 
+    /// Sees that the devices from before there was a log are in it before anything later is, where the log is kept here. Blocks.
+    fn begun(&self) -> Result<(), Rejection> {
+        let Some(key) = self.enroller.here() else { return Ok(()) };
+        beginning::begun(&self.log, key, &self.store).map_err(|error| match error {
+            LogError::Store(error) => self.store(error),
+            error @ (LogError::Entry { .. } | LogError::Head(_) | LogError::Book(_)) => unavailable(&error),
+        })
+    }
+
     /// Adds the leaf of a credential to what is written with it.
     fn log_credential(
         &self,
@@ -417,6 +429,7 @@ impl Registry {
             }
             registry.will_report(device)?;
             registry.revocations.add(Revoked::Device(device)).map_err(|error| unavailable(&error))?;
+            registry.begun()?;
             let store = &registry.store;
             let revoke = |also| records::revoke(store, device, also);
             match registry.enroller.here() {

@@ -1,7 +1,7 @@
 //! A coordinator's folder while no coordinator runs: whether all that it holds is whole.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use aggregation::IdentityPublic;
 use proto::admin::VersionStatus;
@@ -9,11 +9,13 @@ use proto::files::FileError;
 use proto::ids::{DeviceId, Digest};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use shell::store::{Store, StoreError};
+use shell::store::{Batch, Key, Store, StoreError};
 
 use crate::artifacts::Artifacts;
 use crate::audit;
 use crate::audit::chain::Head;
+use crate::enroller;
+use crate::enrollment::elsewhere;
 use crate::kept_log::{self, KeptLog};
 use crate::last_seen::{self, Seen};
 use crate::records::{self, DeviceRecord, OperatorRecord, TaskHeader, tree};
@@ -33,6 +35,20 @@ pub enum OfflineError {
     /// The artifacts cannot be listed.
     #[error(transparent)]
     File(#[from] FileError),
+}
+
+/// Why a log is not forgotten.
+#[derive(Debug, thiserror::Error)]
+pub enum ForgetError {
+    /// The store cannot be opened, read or written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// There is nowhere else to read it from.
+    #[error(
+        "the coordinator of {} keeps the enrollment log itself, and nothing was changed: only what was read of the log of an enrollment \
+         authority apart can be forgotten", .0.display()
+    )]
+    Own(PathBuf),
 }
 
 /// What was found.
@@ -73,7 +89,9 @@ pub fn check(state_dir: &Path) -> Result<Report, OfflineError> {
         }
     }
     tasks(&store, &artifacts, &mut report);
-    if let Err(error) = KeptLog::check(&store) {
+    let is_copy = store.get::<serde::de::IgnoredAny>(enroller::TREE, enroller::KEY);
+    // A record that cannot be read is a fault already.
+    if let Err(error) = KeptLog::check(&store, !matches!(is_copy, Ok(None))) {
         report.faults.push(error.to_string());
     }
     for (hash, bytes) in artifacts.list()? {
@@ -83,6 +101,27 @@ pub fn check(state_dir: &Path) -> Result<Report, OfflineError> {
         }
     }
     Ok(report)
+}
+
+/// Forgets what was read of the log of an enrollment authority apart, and of its revocations, so that the coordinator reads both anew
+/// at its next start. The authority hears once more whom this coordinator shut out, and who stays shut out. Gives how many entries
+/// were here. Fails where the coordinator runs, or keeps the log itself.
+pub fn forget_log(state_dir: &Path) -> Result<u64, ForgetError> {
+    let store = Store::open(&state_dir.join(STORE))?;
+    if store.get::<Digest>(enroller::TREE, enroller::KEY)?.is_none() {
+        return Err(ForgetError::Own(state_dir.to_owned()));
+    }
+    let mut batch = Batch::new();
+    let entries = KeptLog::forget(&store, &mut batch)?;
+    batch.remove(enroller::TREE, elsewhere::READ);
+    for item in store.scan_prefix::<DeviceRecord>(tree::DEVICES, &Key::default())? {
+        let (device, record) = item?;
+        if record.revoked {
+            batch.put(elsewhere::UNREPORTED, device, &true)?;
+        }
+    }
+    store.commit_blocking(&batch)?;
+    Ok(entries)
 }
 
 /// Looks at one record, and takes note of the artifacts that it names.
@@ -115,6 +154,9 @@ fn look(name: &str, key: &[u8], payload: Option<&[u8]>, report: &mut Report, nam
             is::<String>(payload).and_then(|leaf| kept_log::is_leaf(&leaf))
         }
         kept_log::HEADS => is::<String>(payload).map(drop),
+        enroller::TREE if key == elsewhere::READ.as_bytes() => is::<u64>(payload).map(drop),
+        enroller::TREE => is::<Digest>(payload).map(drop),
+        elsewhere::BARRED | elsewhere::UNREPORTED => is::<bool>(payload).map(drop),
         other => {
             match report.unknown_trees.iter_mut().find(|(known, _)| known == other) {
                 Some((_, count)) => *count += 1,
@@ -124,7 +166,13 @@ fn look(name: &str, key: &[u8], payload: Option<&[u8]>, report: &mut Report, nam
         }
     };
     let length = match name {
-        tree::TASKS | tree::DEVICES | tree::OPERATORS | tree::LESSER_OPERATORS | last_seen::TREE => Some(16),
+        tree::TASKS
+        | tree::DEVICES
+        | tree::OPERATORS
+        | tree::LESSER_OPERATORS
+        | last_seen::TREE
+        | elsewhere::BARRED
+        | elsewhere::UNREPORTED => Some(16),
         tree::PARTICIPATIONS | tree::SURVIVORS | tokens::TREE => Some(32),
         tree::VERSIONS | kept_log::UNLOGGED => Some(24),
         kept_log::ENTRIES => Some(8),
@@ -168,3 +216,6 @@ fn tasks(store: &Store, artifacts: &Artifacts, report: &mut Report) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -26,6 +26,9 @@ pub enum RevocationsError {
     /// It cannot be read or written.
     #[error(transparent)]
     File(#[from] FileError),
+    /// There is no folder for it.
+    #[error("revocations names {}, and its folder is not there: make it, or name another file", .0.display())]
+    Folder(PathBuf),
     /// A line is none of ours.
     #[error("{}, line {line}: expected `device` or `operator` and 32 hexadecimal digits, found {found:?}", path.display())]
     Line {
@@ -36,6 +39,15 @@ pub enum RevocationsError {
         /// What is there.
         found: String,
     },
+}
+
+/// Fails where no file could be written in the place that the operator named, if one was named.
+pub fn check_place(path: &Path) -> Result<(), RevocationsError> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    match folder {
+        Some(folder) if !folder.is_dir() => Err(RevocationsError::Folder(path.to_owned())),
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// The file, if the operator named one.
@@ -152,6 +164,16 @@ fn is_cut(line: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_place_without_a_folder_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        for good in [Path::new(""), Path::new("revoked.txt"), &folder.path().join("revoked.txt")] {
+            check_place(good).unwrap();
+        }
+        let error = check_place(&folder.path().join("nowhere/revoked.txt")).unwrap_err().to_string();
+        assert!(error.starts_with("revocations names ") && error.contains("nowhere/revoked.txt"), "{error}");
+    }
 
     #[test]
     fn a_line_behind_one_that_was_cut_off_counts() {

@@ -39,7 +39,7 @@ use crate::outside::Hooks;
 use crate::peer::{AdminNameError, Peer};
 use crate::pki::{Authority, PkiError, Validity};
 use crate::records;
-use crate::revocations::{Revocations, RevocationsError, Revoked};
+use crate::revocations::{Revocations, RevocationsError, Revoked, check_place};
 pub use crate::server_certificates::ServerCertificatesError;
 use crate::server_certificates::{ServerCertificates, Terms};
 use crate::service::{self, BothTurnedAway};
@@ -178,6 +178,7 @@ impl Coordinator {
         let clock = (&rng as &dyn SecureRandom, driver::now().as_secs());
         let enroller = Enroller::open(folder, &config.authority.file, &store, clock)?;
         let operators = Arc::new(Operators::open(store.clone())?);
+        check_place(&config.revocations)?;
         let (revocations, revoked) = Revocations::open(&config.revocations)?;
         let place = Place {
             folder: folder.join("audit"),

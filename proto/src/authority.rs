@@ -153,4 +153,6 @@ pub struct IssuedDevice {
     pub expires_unix_secs: u64,
     /// When it was revoked, if it was.
     pub revoked_unix_secs: Option<u64>,
+    /// By which coordinator's word it was, where it was by that of one.
+    pub revoked_by: Option<String>,
 }

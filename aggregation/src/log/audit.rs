@@ -30,7 +30,7 @@ pub enum Fault {
         /// The entry.
         place: u64,
     },
-    /// A device is older than the device before it.
+    /// A device is older than what was written before it.
     #[error(
         "entry {place} says of a new device that it enrolled {days} days before the entries before it, which only a clock that was \
          set back would explain"
@@ -68,7 +68,9 @@ pub struct Auditor {
     identities: HashMap<IdentityPublic, [u8; 16]>,
     revoked: HashSet<[u8; 16]>,
     versions: u64,
-    /// The last time that an entry named as that at which it was written.
+    /// The latest time at which the authority wrote an entry, by what it says of itself: that a device enrolled, or was shut out.
+    /// Not that of a version, which is a coordinator's word; and it never goes back, so that neither an old entry between nor many
+    /// small steps lead to the past.
     latest: u64,
     enrolled: BTreeMap<u64, u64>,
     faults: Vec<Fault>,
@@ -157,19 +159,16 @@ impl Auditor {
                     if days > 1 {
                         self.finds(Fault::Backdated { place, days });
                     }
-                    self.latest = enrolled_unix_secs;
+                    self.latest = self.latest.max(enrolled_unix_secs);
                     *self.enrolled.entry(enrolled_unix_secs / DAY_SECS).or_default() += 1;
                     self.devices.insert(device, Device { identity, enrolled_unix_secs, label });
                 }
             }
             Leaf::Revocation { device, unix_secs } => {
                 self.revoked.insert(device);
-                self.latest = unix_secs;
+                self.latest = self.latest.max(unix_secs);
             }
-            Leaf::Version { unix_secs, .. } => {
-                self.versions += 1;
-                self.latest = unix_secs;
-            }
+            Leaf::Version { .. } => self.versions += 1,
         }
     }
 
@@ -259,9 +258,40 @@ mod tests {
         assert_eq!(faults(&[first(), credential(1, 1, NOW - 5)]), [Fault::OtherTime { place: 1 }]);
         let backdated = credential(2, 2, NOW - 30 * DAY_SECS);
         assert_eq!(faults(&[first(), backdated.clone()]), [Fault::Backdated { place: 1, days: 30 }]);
-        assert_eq!(faults(&[version(NOW), backdated]), [Fault::Backdated { place: 1, days: 30 }]);
+        let shut_out = Leaf::Revocation { device: [7; 16], unix_secs: NOW };
+        assert_eq!(faults(&[shut_out, backdated]), [Fault::Backdated { place: 1, days: 30 }]);
         let revoked = Leaf::Revocation { device: [1; 16], unix_secs: NOW };
         assert_eq!(faults(&[first(), revoked, first()]), [Fault::Revoked { place: 2 }]);
+    }
+
+    /// A coordinator says when a version was made.
+    #[test]
+    fn a_coordinator_s_word_accuses_no_authority_and_hides_nothing() {
+        let ahead = version(NOW + 5000 * DAY_SECS);
+        assert_eq!(audited(&[credential(1, 1, NOW), ahead, credential(2, 2, NOW + 5)]).faults, []);
+        let year = 365 * DAY_SECS;
+        let hidden = [
+            credential(1, 1, NOW),
+            version(NOW - year),
+            credential(2, 2, NOW - year),
+            credential(3, 3, NOW - year),
+        ];
+        let named = [Fault::Backdated { place: 2, days: 365 }, Fault::Backdated { place: 3, days: 365 }];
+        assert_eq!(audited(&hidden).faults, named);
+    }
+
+    #[test]
+    fn small_steps_into_the_past_are_named() {
+        let step = 2 * DAY_SECS - 1;
+        let stairs: Vec<Leaf> =
+            (0_u8..=40).map(|at| credential(at, at, NOW - u64::from(at) * step)).collect();
+        let Audited { faults, more_faults, .. } = audited(&stairs);
+        assert_eq!(faults[0], Fault::Backdated { place: 2, days: 3 });
+        assert_eq!(faults.len() as u64 + more_faults, 39);
+        // An earlier revocation hides none either.
+        let old = Leaf::Revocation { device: [1; 16], unix_secs: NOW - 40 * DAY_SECS };
+        let leaves = [credential(1, 1, NOW), old, credential(2, 2, NOW - 40 * DAY_SECS)];
+        assert_eq!(audited(&leaves).faults, [Fault::Backdated { place: 2, days: 40 }]);
     }
 
     #[test]

@@ -82,6 +82,11 @@ impl Book {
         self.devices.len() as u64
     }
 
+    /// Whether an entry says that this device enrolled.
+    pub fn knows(&self, device: &[u8; 16]) -> bool {
+        self.devices.contains_key(device)
+    }
+
     /// Those of them that enrolled first at this second or later, by what their entries say.
     pub fn enrolled_since(&self, unix_secs: u64) -> u64 {
         self.devices.values().filter(|enrolled| **enrolled >= unix_secs).count() as u64

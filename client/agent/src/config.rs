@@ -11,7 +11,7 @@ use client::Proxy;
 use client::store::{DEFAULT_CACHE_MIB, DEFAULT_INSTALLED_MIB};
 use engine::WeightDtype;
 use engine::{BaseOptions, Compute, DeviceError, DeviceRequest, Precision, Recompute, Source, SourceError};
-use session::conditions::Conditions;
+use session::conditions::{Condition, Conditions};
 use session::policy::Policy;
 use shell::config::{self, ConfigError, OutOfRange, require};
 use shell::home;
@@ -166,6 +166,9 @@ impl Config {
             let parsed = proxy.parse::<Proxy>();
             require(parsed.is_ok(), "proxy", "http://HOST:PORT, or none", &"something else")?;
         }
+        require(!self.state_dir.as_os_str().is_empty(), "state_dir", "a folder", &"\"\"")?;
+        let has_names = self.data.iter().all(|path| !path.as_os_str().is_empty());
+        require(has_names, "data", "files and folders, each with a name", &"\"\"")?;
         if let Some(coordinator) = &self.coordinator {
             require(address(coordinator).is_ok(), "coordinator", ADDRESS, coordinator)?;
         }
@@ -342,6 +345,11 @@ fn check_conditions(conditions: &Conditions) -> Result<(), OutOfRange> {
     for (key, percent) in percents {
         require(percent <= 100, key, "from 0 to 100", &percent)?;
     }
+    for always in [Condition::Budget, Condition::Resumed] {
+        let expected = "of conditions that a device may not be able to tell, which it always is of this one";
+        let is_named = conditions.assume.contains(&always);
+        require(!is_named, "conditions.assume", expected, &always.as_str())?;
+    }
     require(
         conditions.continue_busy_percent >= conditions.start_busy_percent,
         "conditions.continue_busy_percent",
@@ -393,7 +401,6 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use session::conditions::Condition;
 
     #[test]
     fn an_address_that_nobody_can_be_reached_at_is_refused() {
@@ -468,6 +475,12 @@ mod tests {
     }
 
     #[test]
+    fn a_key_of_a_witness_that_is_none_is_named() {
+        let message = parse("[policy.log]\nwitnesses = ['bad']").unwrap_err().to_string();
+        assert!(message.contains("\"bad\" is not the key of a witness"), "{message}");
+    }
+
+    #[test]
     fn assumptions_are_named() {
         let config = parse("[conditions]\nassume = ['mains', 'idle']").unwrap();
         let expected = BTreeSet::from([Condition::Mains, Condition::Idle]);
@@ -496,6 +509,10 @@ mod tests {
         for (text, key) in [
             ("proxy = 'proxy.example'", "proxy"),
             ("installed_mib = 0", "installed_mib"),
+            ("state_dir = ''", "state_dir"),
+            ("data = ['notes', '']", "data"),
+            ("[conditions]\nassume = ['disk', 'budget']", "conditions.assume"),
+            ("[conditions]\nassume = ['resumed']", "conditions.assume"),
             ("base = 'hf:o/../n'", "base"),
             ("further_bases = ['here', 'hf:o']", "further_bases"),
             ("[policy]\nsmallest_cohort = 1", "policy.smallest_cohort"),

@@ -63,10 +63,10 @@ impl LogPolicy {
 pub struct WitnessKey(pub Witness);
 
 impl TryFrom<String> for WitnessKey {
-    type Error = WitnessError;
+    type Error = String;
 
-    fn try_from(text: String) -> Result<Self, WitnessError> {
-        text.parse().map(Self)
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse().map(Self).map_err(|error: WitnessError| format!("{text:?} is {error}"))
     }
 }
 

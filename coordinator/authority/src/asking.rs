@@ -35,7 +35,7 @@ pub enum LinkError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AskError {
     /// The authority turned it away.
-    #[error("{0}")]
+    #[error("{}", refused(.0))]
     Rejected(Rejection),
     /// It cannot be reached, is another one, or does not take the certificate that is shown to it.
     #[error("{0}")]
@@ -100,6 +100,9 @@ fn why(status: &Status) -> String {
         last = source;
     }
     let said = last.to_string();
+    if let Some(why) = turned_away(&said) {
+        return why;
+    }
     if said.contains("UnknownIssuer") || said.contains("BadSignature") {
         return "who answers there is another authority than that of the file".to_owned();
     }
@@ -107,4 +110,56 @@ fn why(status: &Status) -> String {
         return format!("{}: {}", status.code(), status.message());
     }
     said
+}
+
+/// What is to be done about a certificate that is worthless.
+const AGAIN: &str =
+    "make another file by `nightshift-authority coordinator-file`, and start the coordinator again with it";
+
+fn refused(rejection: &Rejection) -> String {
+    if *rejection == Rejection::NotEnrolled { worthless() } else { rejection.to_string() }
+}
+
+fn worthless() -> String {
+    format!(
+        "it does not take the certificate that is shown to it: another one was made for that name since, or it has ended; {AGAIN}"
+    )
+}
+
+/// What a coordinator whose certificate is worthless is told: the listener ends its connection, and the alert that says why may be
+/// overtaken by that.
+fn turned_away(said: &str) -> Option<String> {
+    if said.contains("AccessDenied")
+        || said.contains("CertificateRevoked")
+        || said.contains("CertificateExpired")
+    {
+        return Some(worthless());
+    }
+    let is_closed =
+        ["connection closed", "connection reset", "Connection reset", "broken pipe", "Broken pipe"];
+    is_closed.iter().any(|words| said.contains(words)).then(|| {
+        format!(
+            "it ended the connection ({said}); where that goes on, another certificate was made for this coordinator's name since: \
+             {AGAIN}"
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_is_turned_away_is_told_what_to_do() {
+        for said in [
+            "received fatal alert: AccessDenied",
+            "connection closed",
+            "Connection reset by peer (os error 104)",
+        ] {
+            assert!(turned_away(said).unwrap().contains("coordinator-file"), "{said}");
+        }
+        let on_a_connection_from_before = AskError::Rejected(Rejection::NotEnrolled).to_string();
+        assert!(on_a_connection_from_before.contains("coordinator-file"), "{on_a_connection_from_before}");
+        assert_eq!(turned_away("Connection refused (os error 111)"), None);
+    }
 }

@@ -1,8 +1,10 @@
 //! The file by which a coordinator finds its enrollment authority: where it is, the key that verifies what it states, and a
-//! certificate with its key by which the coordinator may call. TOML, mode 0600; whoever has it may enroll devices by tokens,
-//! and nothing else.
+//! certificate with its key by which the coordinator may call. TOML, mode 0600. Whoever has it may enroll devices by tokens, renew
+//! them by their keys, read the log, have versions written into it, say where new tokens of its name lead, and revoke any
+//! device.
 
 use std::fmt;
+use std::io::{ErrorKind, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use aggregation::IdentityPublic;
@@ -12,6 +14,9 @@ use serving::pki::{Identity, PkiError};
 use zeroize::Zeroizing;
 
 const MOST_BYTES: usize = 64 << 10;
+
+/// More than a file that is written has: two certificates and a key.
+const MOST_WRITTEN_BYTES: usize = 16 << 10;
 
 /// Why such a file cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +37,29 @@ pub enum BundleError {
         /// What is wrong.
         why: String,
     },
+    /// Something else is there that would be lost.
+    #[error(
+        "{} is there already, and is no file of this authority for a coordinator (mode 0600): it is left as it is; name another file, or \
+         remove it", .0.display()
+    )]
+    Taken(PathBuf),
+}
+
+/// Why a file was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum SaveError<E> {
+    /// It cannot be written.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    /// There is nothing to write.
+    #[error(transparent)]
+    Made(E),
+}
+
+impl<E> From<FileError> for SaveError<E> {
+    fn from(error: FileError) -> Self {
+        Self::Bundle(error.into())
+    }
 }
 
 /// What such a file holds.
@@ -91,6 +119,43 @@ impl Bundle {
 
     /// Writes the file, mode 0600.
     pub fn save(&self, path: &Path) -> Result<(), BundleError> {
+        Ok(files::write(path, self.text(path)?.as_bytes(), Audience::Owner)?)
+    }
+
+    /// Writes the file of what is made, mode 0600. It is made once it is known that it can be written: there is room for it, and nothing
+    /// at `path` but a file of the same authority, which has `enrollment_key`. Where it is not made, all is as it was. Blocks.
+    pub fn save_made<E>(
+        path: &Path,
+        enrollment_key: IdentityPublic,
+        make: impl FnOnce() -> Result<Self, E>,
+    ) -> Result<Self, SaveError<E>> {
+        match path.symlink_metadata() {
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(FileError::io("look at", path)(error).into()),
+            Ok(_) => {
+                let there = Self::load(path).ok();
+                let is_ours = there.is_some_and(|there| there.enrollment_key == enrollment_key);
+                if !is_ours {
+                    return Err(BundleError::Taken(path.to_owned()).into());
+                }
+            }
+        }
+        let mut made = None;
+        files::write_with(path, Audience::Owner, |file| {
+            let unwritten = FileError::io("write", path);
+            let room = file.write_all(&[b'\n'; MOST_WRITTEN_BYTES]).and_then(|()| file.sync_all());
+            room.and_then(|()| file.rewind()).map_err(unwritten)?;
+            let bundle = make().map_err(SaveError::Made)?;
+            let text = bundle.text(path)?;
+            let written = file.write_all(text.as_bytes()).and_then(|()| file.set_len(text.len() as u64));
+            written.map_err(FileError::io("write", path))?;
+            made = Some(bundle);
+            Ok::<(), SaveError<E>>(())
+        })?;
+        made.ok_or_else(|| BundleError::Taken(path.to_owned()).into())
+    }
+
+    fn text(&self, path: &Path) -> Result<Zeroizing<String>, BundleError> {
         let malformed = |why: String| BundleError::Malformed { path: path.to_owned(), why };
         let (chain, key) = self.identity.to_pem()?;
         let end = "-----END CERTIFICATE-----\n";
@@ -104,10 +169,9 @@ impl Bundle {
             key: key.as_str().to_owned(),
         };
         let text = toml::to_string(&written).map_err(|error| malformed(error.to_string()))?;
-        let text = Zeroizing::new(format!(
+        Ok(Zeroizing::new(format!(
             "# By this file a coordinator asks its enrollment authority. Keep it secret: whoever has it may call in its place.\n{text}"
-        ));
-        Ok(files::write(path, text.as_bytes(), Audience::Owner)?)
+        )))
     }
 }
 
@@ -146,6 +210,42 @@ mod tests {
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
             assert!(matches!(Bundle::load(&path), Err(BundleError::File(_))));
         }
+    }
+
+    #[test]
+    fn nothing_is_made_where_it_cannot_be_written_or_something_else_would_be_lost() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, other) = (folder.path().join("owl.toml"), folder.path().join("authority.toml"));
+        let ours = bundle(folder.path()).enrollment_key;
+        let mut times = 0;
+        let mut make = |path: &Path, key| {
+            Bundle::save_made(path, key, || {
+                times += 1;
+                Ok::<_, BundleError>(bundle(folder.path()))
+            })
+        };
+        std::fs::write(&other, "listen = '127.0.0.1:1'").unwrap();
+        for refused in [&folder.path().join("nowhere/owl.toml"), &other, &folder.path().to_owned()] {
+            let error = make(refused, ours).unwrap_err();
+            assert!(matches!(error, SaveError::Bundle(_)), "{error}");
+        }
+        let taken = make(&other, ours).unwrap_err().to_string();
+        assert!(taken.contains("authority.toml is there already"), "{taken}");
+        assert_eq!(std::fs::read_to_string(&other).unwrap(), "listen = '127.0.0.1:1'");
+        let made = make(&path, ours).unwrap();
+        assert_eq!(Bundle::load(&path).unwrap().identity.chain(), made.identity.chain());
+        // Its own file is replaced, that of another authority is not.
+        make(&path, ours).unwrap();
+        assert!(make(&path, IdentityKey::from_seed(&[2; 32]).public()).is_err());
+        assert_eq!(times, 2, "only what could be written was made");
+        // What is not made leaves what was there.
+        let before = std::fs::read(&path).unwrap();
+        let refused = Bundle::save_made(&path, ours, || Err("refused"));
+        assert!(matches!(refused, Err(SaveError::Made("refused"))));
+        assert_eq!(std::fs::read(&path).unwrap(), before);
+        let left: Vec<_> =
+            std::fs::read_dir(folder.path()).unwrap().map(|at| at.unwrap().file_name()).collect();
+        assert!(!left.iter().any(|name| name.to_string_lossy().ends_with("aside")), "{left:?}");
     }
 
     #[test]

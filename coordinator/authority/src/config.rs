@@ -16,6 +16,22 @@ use crate::witnesses::{self, WitnessKeys};
 const HOUR_SECS: u64 = 3600;
 const DAY_SECS: u64 = 24 * HOUR_SECS;
 
+/// The longest that a certificate may last, in days: a hundred years. Dates of certificates end with the year 9999, and clocks of some
+/// devices long before.
+pub const MOST_DAYS: u32 = 36_500;
+/// The same in words.
+pub const DAYS: &str = "1 to 36500";
+/// The longest that what is stated of a device may hold, in hours: ten years. Who was shut out nowhere else is trusted for as long.
+pub const MOST_HOURS: u32 = 87_600;
+/// The same in words.
+pub const HOURS: &str = "1 to 87600";
+/// The longest that a device may be renewed after that, in days: ten years.
+pub const MOST_GRACE_DAYS: u32 = 3650;
+/// The same in words.
+pub const GRACE_DAYS: &str = "at most 3650";
+/// What a certificate has to last that another one signs.
+pub const WITHIN_AUTHORITY: &str = "at most as long as certificates.authority_days";
+
 /// What the operator decides about an enrollment authority.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -98,16 +114,22 @@ impl Config {
 
     fn check(&self) -> Result<(), OutOfRange> {
         let Certificates { authority_days, server_days, operator_days, coordinator_days } = self.certificates;
-        for (key, value) in [
-            ("most_enrolled_a_day", self.most_enrolled_a_day),
-            ("credential_hours", self.credential_hours),
+        let most = self.most_enrolled_a_day;
+        require(most >= 1, "most_enrolled_a_day", "at least 1", &most)?;
+        let (hours, grace) = (self.credential_hours, self.renewal_grace_days);
+        require((1..=MOST_HOURS).contains(&hours), "credential_hours", HOURS, &hours)?;
+        require(grace <= MOST_GRACE_DAYS, "renewal_grace_days", GRACE_DAYS, &grace)?;
+        for (key, days) in [
             ("certificates.authority_days", authority_days),
             ("certificates.server_days", server_days),
             ("certificates.operator_days", operator_days),
             ("certificates.coordinator_days", coordinator_days),
         ] {
-            require(value >= 1, key, "at least 1", &value)?;
+            require((1..=MOST_DAYS).contains(&days), key, DAYS, &days)?;
+            require(days <= authority_days, key, WITHIN_AUTHORITY, &days)?;
         }
+        require(!self.state_dir.as_os_str().is_empty(), "state_dir", "a folder", &"\"\"")?;
+        names(&self.public_names)?;
         witnesses::check(&self.witness, self.least_witnesses)?;
         self.attestation.check()
     }
@@ -132,6 +154,16 @@ impl Config {
         let host = if host.contains(':') { format!("[{host}]") } else { host };
         format!("{host}:{}", listens.port())
     }
+}
+
+/// Fails where a name is none by which a server is reached.
+pub fn names(public_names: &[String]) -> Result<(), OutOfRange> {
+    for name in public_names {
+        let is_name = rustls::pki_types::ServerName::try_from(name.as_str()).is_ok();
+        let expected = "host names and IP addresses, without a port and without https://";
+        require(is_name, "public_names", expected, &format!("{name:?}"))?;
+    }
+    Ok(())
 }
 
 impl Certificates {
@@ -165,7 +197,25 @@ mod tests {
         for (text, words) in [
             ("listem = '0.0.0.0:1'", "unknown field"),
             ("most_enrolled_a_day = 0", "most_enrolled_a_day must be at least 1, got 0"),
-            ("[certificates]\ncoordinator_days = 0", "certificates.coordinator_days must be at least 1"),
+            (
+                "[certificates]\ncoordinator_days = 0",
+                "certificates.coordinator_days must be 1 to 36500, got 0",
+            ),
+            ("credential_hours = 4294967295", "credential_hours must be 1 to 87600, got 4294967295"),
+            ("renewal_grace_days = 4294967295", "renewal_grace_days must be at most 3650, got 4294967295"),
+            (
+                "[certificates]\nauthority_days = 4294967295",
+                "certificates.authority_days must be 1 to 36500, got 4294967295",
+            ),
+            ("[certificates]\nserver_days = 36501", "certificates.server_days must be 1 to 36500, got 36501"),
+            (
+                "[certificates]\nauthority_days = 1",
+                "certificates.server_days must be at most as long as certificates.authority_days, got 90",
+            ),
+            ("state_dir = ''", "state_dir must be a folder, got \"\""),
+            ("public_names = ['']", "public_names must be host names and IP addresses"),
+            ("public_names = ['owl.example:7445']", "got \"owl.example:7445\""),
+            ("public_names = ['https://owl.example']", "got \"https://owl.example\""),
             ("listen = '0.0.0.0'", "has no port"),
             (
                 "least_witnesses = 1",

@@ -5,11 +5,13 @@
 //! | `tokens` | hash of a token's public key | [`Token`](decide::Token) |
 //! | `devices` | device | [`Device`] |
 //! | `identities` | identity key | the device that enrolled with it |
+//! | `revoked by` | device | the name of the coordinator by whose word it was revoked |
 //! | `days` | day of UTC | how many devices were new on it |
 //! | `revocations` | number | the device |
 //! | `ends` | `revocations` | how many there are |
 //! | `enrollment log`, `enrollment head` | see [`kept_log`](crate::kept_log) | all that was stated, and the signed head over it |
 //! | `logged versions` | hash of an entry of the log | that it is one |
+//! | `version days` | name of a coordinator | the last day of UTC, and how many entries of versions it had written on it |
 //! | `certificates` | serial number | [`Certified`](peers::Certified) |
 //! | `coordinators` | name | where it is found |
 //!
@@ -32,7 +34,7 @@ use shell::keys::{KeyFileError, SEED_BYTES, load_or_create_seed};
 use shell::store::{Batch, Key, Store, StoreError};
 use zeroize::Zeroizing;
 
-use crate::decide::{Device, Terms};
+use crate::decide::{self, Device, Terms};
 use crate::kept_log::{KeptLog, LogError};
 use crate::tokens::{self, NewToken, TokenError, TokenRefusal};
 
@@ -47,6 +49,7 @@ use peers::Peers;
 const DEVICES: &str = "devices";
 const IDENTITIES: &str = "identities";
 const DAYS: &str = "days";
+const REVOKED_BY: &str = "revoked by";
 const COORDINATORS: &str = "coordinators";
 const VERSIONS: &str = "logged versions";
 
@@ -58,6 +61,12 @@ pub const STORE: &str = "store";
 
 /// What of a folder shows that it was given to an authority, and no other purpose.
 pub const OURS: [&str; 4] = [STORE, SEED_FILE, "ca.key", "authority.toml"];
+
+const VERSION_DAYS: &str = "version days";
+
+/// The most entries of versions that a coordinator may have written on a day of UTC. One version a minute and a half is more than rounds
+/// make, and whoever reads all of the log takes four million entries: ten years of this.
+const MOST_VERSIONS_A_DAY: u32 = 1000;
 
 /// Bytes of an address that tokens say.
 const MOST_ADDRESS_BYTES: usize = 256;
@@ -133,7 +142,7 @@ impl Keeper {
     }
 
     /// Writes that a version came out of a round, by a coordinator's word. Blocks.
-    pub fn log_version(&self, entry: &[u8], now_unix_secs: u64) -> Result<(), Rejection> {
+    pub fn log_version(&self, name: &AdminName, entry: &[u8], now_unix_secs: u64) -> Result<(), Rejection> {
         let Some(leaf @ Leaf::Version { .. }) = Leaf::from_bytes(entry) else {
             let why = "it is no entry of a version".to_owned();
             return Err(Rejection::Unacceptable { request: "log version".into(), why });
@@ -144,7 +153,17 @@ impl Keeper {
         if known.is_some() {
             return Ok(());
         }
+        let today = decide::day(now_unix_secs);
+        let written: Option<(u64, u32)> = self.store.get(VERSION_DAYS, name.as_str()).map_err(unavailable)?;
+        let written = written.filter(|(day, _)| *day == today).map_or(0, |(_, written)| written);
+        if written >= MOST_VERSIONS_A_DAY {
+            return Err(Rejection::Unavailable(format!(
+                "the coordinator {name} had {written} versions written into the log today, as many as one may on a day of UTC; this one \
+                 has to wait"
+            )));
+        }
         let (mut turn, mut batch) = (self.log.turn(), Batch::new());
+        batch.put(VERSION_DAYS, name.as_str(), &(today, written + 1)).map_err(unavailable)?;
         batch.insert(VERSIONS, leaf.hash(), &true).map_err(unavailable)?;
         turn.write(&mut batch, &leaf, &self.key, now_unix_secs).map_err(unavailable)?;
         self.store.commit_blocking(&batch).map_err(unavailable)?;
@@ -162,8 +181,21 @@ impl Keeper {
         self.log.refresh(&self.key, now_unix_secs)
     }
 
-    /// Vouches for a device no more, for ever; durable when this returns. One that was revoked stays so. Blocks.
-    pub fn revoke(&self, id: DeviceId, now_unix_secs: u64) -> Result<(), Rejection> {
+    /// The same at a start, which a full disk does not stop: what was signed is shown meanwhile, and a new head is signed when there is
+    /// room.
+    pub fn refresh_head_if_room(&self, now_unix_secs: u64) -> Result<(), LogError> {
+        match self.refresh_head(now_unix_secs) {
+            Err(LogError::Store(error @ StoreError::DiskFull { .. })) => {
+                tracing::warn!(%error, "no new head of the log is signed, and nobody is enrolled or renewed, until there is room");
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    /// Vouches for a device no more, for ever, by the word of a coordinator or of an operator; durable when this returns. One that was
+    /// revoked stays so. Blocks.
+    pub fn revoke(&self, id: DeviceId, by: Option<&AdminName>, now_unix_secs: u64) -> Result<(), Rejection> {
         let _deciding = self.deciding();
         let Some(device) = self.device(id)? else {
             let why = "no device has this id; `nightshift-authority device ls` lists them".to_owned();
@@ -176,12 +208,16 @@ impl Keeper {
         let revoked = Device { revoked_unix_secs: Some(now_unix_secs), ..device };
         batch.put(DEVICES, id.0, &revoked).map_err(unavailable)?;
         self.list.append_revoked(&mut batch, id).map_err(unavailable)?;
+        if let Some(name) = by {
+            batch.put(REVOKED_BY, id.0, &name.as_str()).map_err(unavailable)?;
+        }
         let mut turn = self.log.turn();
         let leaf = Leaf::Revocation { device: id.0, unix_secs: now_unix_secs };
         turn.write(&mut batch, &leaf, &self.key, now_unix_secs).map_err(unavailable)?;
         self.store.commit_blocking(&batch).map_err(unavailable)?;
         turn.kept();
-        tracing::info!("device revoked");
+        let by = by.map_or("operator", AdminName::as_str);
+        tracing::info!(by, "device revoked");
         tracing::debug!(device = %id, "device revoked");
         Ok(())
     }
@@ -253,6 +289,10 @@ impl Keeper {
             if devices.len() == MOST_LISTED {
                 return Ok((devices, true));
             }
+            let revoked_by = match device.revoked_unix_secs {
+                Some(_) => self.store.get(REVOKED_BY, *id).map_err(unavailable)?,
+                None => None,
+            };
             devices.push(IssuedDevice {
                 device: DeviceId(*id),
                 label: device.label,
@@ -260,6 +300,7 @@ impl Keeper {
                 enrolled_unix_secs: device.enrolled_unix_secs,
                 expires_unix_secs: device.stated.expires_unix_secs,
                 revoked_unix_secs: device.revoked_unix_secs,
+                revoked_by,
             });
         }
         Ok((devices, false))

@@ -16,6 +16,10 @@ use proto::ids::{DeviceId, Digest, TaskId};
 use proto::message::LogPart;
 use shell::store::{Batch, Key, Store, StoreError};
 
+mod following;
+
+pub use following::FollowError;
+
 /// The tree of the entries.
 pub const ENTRIES: &str = "enrollment log";
 /// The tree of the last head.
@@ -53,9 +57,6 @@ pub enum LogError {
          folder from a backup"
     )]
     Head(#[from] HeadError),
-    /// The devices that were to become entries cannot be read.
-    #[error("{0}")]
-    Devices(String),
     /// The head is not that of the entries.
     #[error("the enrollment log: {0}; entries were lost or changed: restore the state folder from a backup")]
     Book(#[from] BookError),
@@ -101,6 +102,8 @@ pub struct KeptLog {
     log: EnrollmentLog,
     /// Entries come one after another.
     turn: Mutex<()>,
+    /// Whether those from before there was a log are entries.
+    begun: Mutex<bool>,
 }
 
 impl KeptLog {
@@ -148,19 +151,22 @@ impl KeptLog {
         if let Some(text) = store.get::<String>(HEADS, HEAD)? {
             book.set_head(SignedHead::parse(&text, &authority)?)?;
         }
-        Ok(Self { store, authority, log: EnrollmentLog::new(book), turn: Mutex::default() })
+        let (turn, begun) = (Mutex::default(), Mutex::default());
+        Ok(Self { store, authority, log: EnrollmentLog::new(book), turn, begun })
     }
 
-    /// Reads what a store holds of a log, whoever's it is, and fails as [`KeptLog::open`] does; nothing where it holds none.
-    /// Blocks.
-    pub fn check(store: &Store) -> Result<(), LogError> {
+    /// Reads what a store holds of a log, whoever's it is, or of a copy of one, and fails as a start does that opens it; nothing where it
+    /// holds none. Blocks.
+    pub fn check(store: &Store, is_copy: bool) -> Result<(), LogError> {
         let head: Option<String> = store.get(HEADS, HEAD)?;
         match head {
             Some(text) => {
                 let authority = SignedHead::signer(&text).ok_or(HeadError::Written)?;
-                // A copy of a log elsewhere may have more than its head.
-                Self::open_copy(store.clone(), authority).map(drop)
+                let open = if is_copy { Self::open_copy } else { Self::open };
+                open(store.clone(), authority).map(drop)
             }
+            // Entries that came of a log elsewhere, and their head did not.
+            None if is_copy => Ok(()),
             None if store.scan_prefix::<String>(ENTRIES, &Key::default())?.next().is_some() => {
                 Err(HeadError::Written.into())
             }
@@ -171,6 +177,17 @@ impl KeptLog {
     /// The log, to be looked at.
     pub fn log(&self) -> EnrollmentLog {
         self.log.clone()
+    }
+
+    /// Has the entries made that are to be before all others, once; it is tried again by the next call where it failed. Others wait
+    /// meanwhile. Blocks.
+    pub fn once_begun<E>(&self, begin: impl FnOnce() -> Result<(), E>) -> Result<(), E> {
+        let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*begun {
+            begin()?;
+            *begun = true;
+        }
+        Ok(())
     }
 
     /// The turn to add an entry. Waits for others, who wait for the disk: for threads that may block.
@@ -200,19 +217,32 @@ impl KeptLog {
     }
 
     /// Takes what is new of the log of an authority that is elsewhere, of which this is a copy: all entries behind those that are
-    /// here, and the head over them; durable when this returns. Fails where they do not go on from what is here. Blocks.
-    pub fn follow(&self, entries: &[Vec<u8>], head: &str) -> Result<(), LogError> {
+    /// here, and the head over them; durable when this returns. Fails, and keeps what is here, where the log is shorter than
+    /// this, or on another branch. Blocks.
+    pub fn follow(&self, entries: &[Vec<u8>], head: &str) -> Result<(), FollowError> {
         let _guard = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let head = SignedHead::parse(head, &self.authority)?;
         if self.log.read().head() == Some(&head) {
             return Ok(());
         }
         let mut book = self.log.read().clone();
-        let first = book.size();
-        for (place, entry) in (first..).zip(entries) {
-            book.append(&Leaf::from_bytes(entry).ok_or(LogError::Entry { place })?);
+        let (first, size) = (book.size(), head.head().size);
+        if size < first {
+            let is_prefix = book.tree().root(size) == Some(head.head().root);
+            let here = first;
+            return Err(if is_prefix {
+                FollowError::Shorter { size, here }
+            } else {
+                FollowError::OtherBranch { size, here }
+            });
         }
-        book.set_head(head.clone())?;
+        for (place, entry) in (first..).zip(entries) {
+            book.append(&Leaf::from_bytes(entry).ok_or(FollowError::Entry { place })?);
+        }
+        book.set_head(head.clone()).map_err(|error| match error {
+            BookError::Short { size, have } => FollowError::Incomplete { size, have },
+            BookError::Other { size } => FollowError::OtherBranch { size, here: first },
+        })?;
         let parts: Vec<&[Vec<u8>]> = entries.chunks(MOST_ENTRIES).collect();
         for (number, part) in parts.iter().enumerate() {
             let mut batch = Batch::new();
@@ -228,6 +258,14 @@ impl KeptLog {
         self.store.commit_blocking(&batch)?;
         *self.log.write() = book;
         Ok(())
+    }
+
+    /// Has a batch remove what a store keeps of a log's heads, so that a copy begins anew. Its entries are written over as they come.
+    pub fn forget(store: &Store, batch: &mut Batch) -> Result<u64, StoreError> {
+        for key in [HEAD, WITNESSED] {
+            batch.remove(HEADS, key);
+        }
+        Ok(store.scan_prefix::<String>(ENTRIES, &Key::default())?.count() as u64)
     }
 
     /// Keeps what witnesses signed of a head; durable when this returns. Where enough of them did, rounds are about it from now on.
@@ -326,11 +364,14 @@ impl KeptLog {
         Ok(LogPart { head: head.to_string(), entries: places.map(entry).collect::<Result<_, _>>()? })
     }
 
-    /// Signs a head over what is there, where the last one gets old or there is none; durable when this returns. Blocks.
+    /// Signs a head over what is there, where the last one gets old, is of a time to come, or there is none; durable when this
+    /// returns. Blocks.
     pub fn refresh(&self, authority: &IdentityKey, now_unix_secs: u64) -> Result<(), LogError> {
         let _guard = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let signed = self.log.read().head().map(|head| head.head().unix_secs);
-        if signed.is_some_and(|secs| now_unix_secs.saturating_sub(secs) < HEAD_SECS) {
+        // A head from the future was signed by a clock that has been mended: devices refuse it.
+        let age = signed.and_then(|secs| now_unix_secs.checked_sub(secs));
+        if age.is_some_and(|age| age < HEAD_SECS) {
             return Ok(());
         }
         let head = self.log.read().next_head(authority, now_unix_secs);

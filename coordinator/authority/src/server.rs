@@ -90,6 +90,7 @@ pub fn init(config: &Config) -> Result<aggregation::IdentityPublic, ServerError>
         return Err(ServerError::There(folder.clone()));
     }
     let keeper = keeper(config)?;
+    keeper.refresh_head(now_unix_secs()).map_err(KeeperError::from)?;
     ensure_operator(config, &keeper, now_unix_secs())?;
     Ok(keeper.public())
 }
@@ -125,6 +126,7 @@ impl Server {
         own(&folder)?;
         let keeper = Arc::new(keeper(&config)?);
         let now = now_unix_secs();
+        keeper.refresh_head_if_room(now).map_err(KeeperError::from)?;
         ensure_operator(&config, &keeper, now)?;
         let log = keeper.log();
         let witnesses = Witnesses::open(&config.witness, config.least_witnesses, (&keeper.public(), &log))?;
@@ -142,7 +144,11 @@ impl Server {
         } else {
             format!("{address}\n")
         };
-        files::write(&folder.join(ADDRESS_FILE), local.as_bytes(), Audience::Anyone)?;
+        let said = folder.join(ADDRESS_FILE);
+        // The same again needs no room on the disk.
+        if files::read(&said).ok().as_deref() != Some(local.as_bytes()) {
+            files::write(&said, local.as_bytes(), Audience::Anyone)?;
+        }
         let shown = Arc::new(Shown { names, server_secs, expires_unix_secs, sender });
         let witnesses = Arc::new(witnesses);
         Ok(Self { config, keeper, listener, address, shown, witnesses, attestation })
@@ -266,9 +272,7 @@ fn keeper(config: &Config) -> Result<Keeper, ServerError> {
     let folder = &config.state_dir;
     let validity = Validity::lasting(Certificates::secs(config.certificates.authority_days), now_unix_secs());
     let authority = Authority::open_or_create(folder, validity)?;
-    let keeper = Keeper::open(folder, config.terms(), authority)?;
-    keeper.refresh_head(now_unix_secs()).map_err(KeeperError::from)?;
-    Ok(keeper)
+    Ok(Keeper::open(folder, config.terms(), authority)?)
 }
 
 fn ensure_operator(config: &Config, keeper: &Keeper, now: u64) -> Result<(), ServerError> {

@@ -152,13 +152,16 @@ impl Service {
             (AuthorityRequest::ShowLog, Asking::Coordinator(_) | Asking::Operator) => {
                 Ok(AuthorityReply::LogStatus(self.witnesses.status(&keeper.log(), now)))
             }
-            (AuthorityRequest::LogVersion(entry), Asking::Coordinator(_)) => {
-                keeper.log_version(&entry, now)?;
+            (AuthorityRequest::LogVersion(entry), Asking::Coordinator(name)) => {
+                keeper.log_version(name, &entry, now)?;
                 Ok(AuthorityReply::Done)
             }
-            (AuthorityRequest::ReportRevoked(device), Asking::Coordinator(_))
-            | (AuthorityRequest::RevokeDevice(device), Asking::Operator) => {
-                keeper.revoke(device, now)?;
+            (AuthorityRequest::ReportRevoked(device), Asking::Coordinator(name)) => {
+                keeper.revoke(device, Some(name), now)?;
+                Ok(AuthorityReply::Done)
+            }
+            (AuthorityRequest::RevokeDevice(device), Asking::Operator) => {
+                keeper.revoke(device, None, now)?;
                 Ok(AuthorityReply::Done)
             }
             (AuthorityRequest::IssueToken { label, lifetime_secs, coordinator }, Asking::Operator) => {

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use aggregation::IdentityPublic;
-use aggregation::log::{LogKey, SignedHead, Witness, log_key};
+use aggregation::log::{LogKey, SignedHead, Witness, WitnessError, log_key};
 use proto::admin::LogStatus;
 use serde::{Deserialize, Deserializer, de};
 use serving::post::{Address, Client, Question};
@@ -58,7 +58,8 @@ pub struct WitnessKeys {
 }
 
 fn key<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Witness, D::Error> {
-    String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    let text = String::deserialize(deserializer)?;
+    text.parse().map_err(|error: WitnessError| de::Error::custom(format!("{text:?} is {error}")))
 }
 
 const fn usual_secs() -> u32 {

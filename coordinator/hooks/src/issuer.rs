@@ -1,5 +1,6 @@
 //! Who signs a device's certificate.
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -77,7 +78,12 @@ impl CertIssuer {
                 let mut words = keys.command.iter();
                 let path = PathBuf::from(words.next().map_or("", String::as_str));
                 let unusable = |why: String| OpenError::Unusable { path: path.clone(), why };
-                proto::files::open_regular(&path).map_err(|error| unusable(error.to_string()))?;
+                let file = proto::files::open_regular(&path).map_err(|error| unusable(error.to_string()))?;
+                if !is_executable(&file) {
+                    let why =
+                        "issuer.command names it as the program to run, and it is not executable: chmod +x";
+                    return Err(unusable(why.to_owned()));
+                }
                 Way::Command(Program { path, arguments: words.cloned().collect() })
             }
             IssuerKind::Webhook => Way::Webhook(Webhook::open(&keys.url, &keys.ca, &keys.bearer_file)?),
@@ -111,6 +117,17 @@ impl CertIssuer {
         };
         self.roots().iter().filter_map(ends).min()
     }
+}
+
+#[cfg(unix)]
+fn is_executable(file: &File) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    file.metadata().is_ok_and(|file| file.permissions().mode() & 0o111 != 0)
+}
+
+#[cfg(not(unix))]
+fn is_executable(_file: &File) -> bool {
+    true
 }
 
 impl Outside {

@@ -19,6 +19,7 @@ mod issuer;
 mod open;
 mod program;
 mod quote;
+mod talk;
 mod vouched;
 mod webhook;
 

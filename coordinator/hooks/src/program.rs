@@ -4,16 +4,16 @@
     reason = "IO shell: a program is waited for, and ended when its time is over"
 )]
 
-use std::io::{self, Read, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use proto::shown::shown;
 
 use crate::failure::HookError;
+use crate::talk::Talk;
 
 /// The most bytes that a program may say.
 pub(crate) const MOST_BYTES: usize = 64 << 10;
@@ -21,7 +21,7 @@ pub(crate) const MOST_BYTES: usize = 64 << 10;
 /// The most bytes of its errors that are looked at.
 const MOST_ERROR_BYTES: usize = 4 << 10;
 
-/// How often it is asked whether it has ended, after it has said everything.
+/// How often it is looked whether it says something, and whether it has ended.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
 
 /// A program and what it is called with.
@@ -33,7 +33,7 @@ pub(crate) struct Program {
     pub(crate) arguments: Vec<String>,
 }
 
-/// A program that runs, and is ended with all that it started when this is dropped, or when it ends by itself.
+/// A program that runs, and is ended with its process group when this is dropped, or when it ends by itself.
 struct Running {
     child: Child,
     is_over: bool,
@@ -43,8 +43,8 @@ impl Program {
     /// Runs it: `variables` are its whole environment, `input` comes on its standard input. Gives what it said on its standard
     /// output. Blocks, for at most `limit`.
     ///
-    /// Fails where it cannot be run, says too much, ends with another code than 0, or takes longer; nothing of it goes on
-    /// then.
+    /// Fails where it cannot be run, says too much, ends with another code than 0, or takes longer; it does not go on then, nor does
+    /// what it started in its process group. Whoever left that may go on, and holds nothing of this process.
     pub(crate) fn run(
         &self,
         variables: &[(&str, String)],
@@ -66,61 +66,39 @@ impl Program {
         let mut child = command.spawn().map_err(|error| HookError::Unreachable {
             why: format!("{} cannot be run: {error}", self.path.display()),
         })?;
-        let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let talk = Talk::new(&mut child, input, (MOST_BYTES, MOST_ERROR_BYTES));
         let mut running = Running { child, is_over: false };
-        let input = input.to_vec();
-        // It ends when the program closes its input, or has gone; one that does not read is no fault yet.
-        thread::spawn(move || stdin.map(|mut stdin| stdin.write_all(&input)));
-        let said = reading(stdout, MOST_BYTES);
-        let complained = reading(stderr, MOST_ERROR_BYTES);
-        let slow = || HookError::Slow { millis: limit.as_millis() };
-        let said = match said.recv_timeout(ends.saturating_duration_since(Instant::now())) {
-            Ok(Ok(said)) => said,
-            Ok(Err(error)) => return Err(HookError::Failed { why: error.to_string() }),
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return Err(slow()),
-        };
-        if said.len() > MOST_BYTES {
-            return Err(HookError::TooMuch { most: MOST_BYTES });
+        let mut talk = talk.map_err(failed)?;
+        while !talk.has_said_all() || !running.has_ended()? {
+            let has_moved = talk.step().map_err(failed)?;
+            if talk.said().len() > MOST_BYTES {
+                return Err(HookError::TooMuch { most: MOST_BYTES });
+            }
+            if Instant::now() >= ends {
+                return Err(HookError::Slow { millis: limit.as_millis() });
+            }
+            if !has_moved {
+                thread::sleep(BETWEEN_LOOKS);
+            }
         }
-        let status = running.wait(ends)?.ok_or_else(slow)?;
+        let status = running.end().map_err(failed)?;
+        // What it complained of at last.
+        while talk.complaint().len() < MOST_ERROR_BYTES && Instant::now() < ends {
+            if !talk.step().unwrap_or(false) {
+                break;
+            }
+        }
         if !status.success() {
             // It may name a device, so it is for whoever looks closely.
-            let complaint =
-                complained.recv_timeout(BETWEEN_LOOKS).ok().and_then(Result::ok).unwrap_or_default();
-            let complaint = String::from_utf8_lossy(&complaint).into_owned();
+            let complaint = String::from_utf8_lossy(talk.complaint()).into_owned();
             tracing::debug!(program = %self.path.display(), stderr = %shown(&complaint), "a hook failed");
             return Err(HookError::Failed { why: format!("{} ended with {status}", self.path.display()) });
         }
-        Ok(said)
+        Ok(std::mem::take(talk.said()))
     }
-}
-
-/// Reads in a thread of its own: up to one byte more than `most`, and for errors the rest, which is thrown away.
-fn reading(from: Option<impl Read + Send + 'static>, most: usize) -> Receiver<io::Result<Vec<u8>>> {
-    let (send, receive) = sync_channel(1);
-    thread::spawn(move || {
-        let Some(mut from) = from else { return };
-        let mut bytes = Vec::new();
-        let read = from.by_ref().take(most as u64 + 1).read_to_end(&mut bytes);
-        // Nobody waits any more where the time is over.
-        drop(send.send(read.map(|_| bytes)));
-        drop(io::copy(&mut from, &mut io::sink()));
-    });
-    receive
 }
 
 impl Running {
-    /// How it ended; `None` where it has not by then.
-    fn wait(&mut self, ends: Instant) -> Result<Option<ExitStatus>, HookError> {
-        while !self.has_ended()? {
-            if Instant::now() >= ends {
-                return Ok(None);
-            }
-            thread::sleep(BETWEEN_LOOKS);
-        }
-        self.end().map(Some).map_err(failed)
-    }
-
     /// Whether it has ended. It is not waited for yet: until it is, nobody else has its number, nor its group.
     #[cfg(unix)]
     fn has_ended(&self) -> Result<bool, HookError> {
@@ -233,6 +211,31 @@ mod tests {
         let script = format!("/bin/sleep 600 > /dev/null 2>&1 & echo $! > {}; echo ok", started.display());
         assert_eq!(shell(&script).run(&[], b"", LIMIT).unwrap(), b"ok\n");
         is_gone(std::fs::read_to_string(&started).unwrap().trim());
+    }
+
+    /// A program may start another one that leaves its group and holds its output: nobody of ours waits for that one.
+    #[test]
+    fn a_child_that_holds_the_output_keeps_no_thread_and_no_file_of_ours() {
+        let held =
+            || ["fd", "task"].map(|what| std::fs::read_dir(format!("/proc/self/{what}")).unwrap().count());
+        let folder = tempfile::tempdir().unwrap();
+        let started = folder.path().join("started");
+        let script = format!("/usr/bin/setsid /bin/sleep 60 & echo $! >> {}; echo ok", started.display());
+        let before = held();
+        for _ in 0..50 {
+            let slow = shell(&script).run(&[], b"request", Duration::from_millis(40)).unwrap_err();
+            assert_eq!(slow.word(), "slow");
+        }
+        let after = held();
+        let sleepers = std::fs::read_to_string(&started).unwrap_or_default();
+        for process in sleepers.lines().filter_map(|line| line.parse().ok()) {
+            if let Some(process) = rustix::process::Pid::from_raw(process) {
+                let killed = rustix::process::kill_process(process, rustix::process::Signal::KILL);
+                assert!(matches!(killed, Ok(()) | Err(rustix::io::Errno::SRCH)), "{killed:?}");
+            }
+        }
+        // Other tests have some for a moment.
+        assert!(after[0] < before[0] + 30 && after[1] < before[1] + 30, "{before:?} {after:?}");
     }
 
     /// Whoever adopted it may not have waited for it yet, but it does nothing any more.

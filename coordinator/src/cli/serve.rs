@@ -110,7 +110,7 @@ fn failure(error: ServerError) -> CliError {
         ServerError::Revocations(_)
         // A person has to look at it: to start again and again mends nothing.
         | ServerError::Audit(AuditError::Key(_) | AuditError::Unwritable(_) | AuditError::Fault { .. })
-        | ServerError::Log(LogError::Entry { .. } | LogError::Head(_) | LogError::Book(_) | LogError::Devices(_))
+        | ServerError::Log(LogError::Entry { .. } | LogError::Head(_) | LogError::Book(_))
         | ServerError::Bases(_)
         | ServerError::Hooks(_)
         | ServerError::Witness(_)

@@ -18,6 +18,7 @@ struct Touched {
     log: Option<LogStatus>,
     /// The digest of what it asks of devices' machines.
     attestation_policy: Option<Digest>,
+    refused: Option<String>,
 }
 
 /// What is new.
@@ -81,6 +82,14 @@ impl Touch {
         self.touched().attestation_policy
     }
 
+    /// Its log is taken, or refused for this reason. Says whether it was the other before; that a refused log grows is nothing new.
+    pub(crate) fn log_refused(&self, why: Option<String>) -> bool {
+        let mut touched = self.touched();
+        let is_new = touched.refused.is_some() != why.is_some();
+        touched.refused = why;
+        is_new
+    }
+
     /// How it is, of an authority at this address.
     pub(crate) fn status(&self, address: &str) -> AuthorityStatus {
         let touched = self.touched();
@@ -89,6 +98,7 @@ impl Touch {
             answers: touched.answers,
             since_unix_secs: touched.since_unix_secs,
             why: touched.why.clone(),
+            log_refused: touched.refused.clone(),
             ..AuthorityStatus::default()
         }
     }
@@ -127,6 +137,10 @@ mod tests {
         assert_eq!(news, expected);
         let status = touch.status("owl:1");
         assert_eq!((status.answers, status.why.as_deref()), (false, Some("no answer")));
+        assert!(touch.log_refused(Some("it went back".to_owned())));
+        assert!(!touch.log_refused(Some("another branch".to_owned())), "it is said once");
+        assert_eq!(touch.status("owl:1").log_refused.as_deref(), Some("another branch"));
+        assert!(touch.log_refused(None) && touch.status("owl:1").log_refused.is_none());
         let well = Touch::default();
         assert_eq!(well.heard(&Ok(()), 3), News::None);
         assert_eq!((well.status("a").answers, well.status("a").why), (true, None));

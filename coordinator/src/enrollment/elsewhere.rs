@@ -20,19 +20,20 @@ use super::{RENEWAL_PAUSE_SECS, Registry, changed_meanwhile, refuse_enrollment};
 use crate::audit::{What, Who, With};
 use crate::driver;
 use crate::enroller::{Apart, News, TREE};
+use crate::kept_log::FollowError;
 use crate::peer::Peer;
 use crate::pki::Validity;
 use crate::records::{self, AttestedRecord, DeviceRecord};
 use crate::revocations::Revoked;
 
 /// The key below which is how far the authority's list of revocations is read.
-const READ: &str = "revocations";
+pub(crate) const READ: &str = "revocations";
 
 /// Devices that the authority revoked, known here or not.
-const BARRED: &str = "revoked by the authority";
+pub(crate) const BARRED: &str = "revoked by the authority";
 
 /// Devices that were revoked here, of which the authority has not heard.
-const UNREPORTED: &str = "revoked and not reported";
+pub(crate) const UNREPORTED: &str = "revoked and not reported";
 
 /// Between two calls to the authority.
 const EVERY: Duration = Duration::from_secs(20);
@@ -85,7 +86,8 @@ impl Registry {
         }
     }
 
-    /// Takes what is new of the authority's log.
+    /// Takes what is new of the authority's log. That it went back, or on along another branch, stops nothing else: it is refused,
+    /// and said once and where the coordinator's state is asked for.
     async fn follow_log(self: Arc<Self>) -> Result<(), String> {
         let Some(authority) = self.enroller.apart() else { return Ok(()) };
         let known = self.log.log().read().size();
@@ -95,11 +97,27 @@ impl Registry {
             // Another call may have been quicker: then it is read on next time.
             if own.log.log().read().size() == known { own.log.follow(&entries, &head) } else { Ok(()) }
         });
-        match followed.await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(format!("its log does not go on from what was read of it: {error}")),
-            Err(error) => Err(error.to_string()),
+        let refused = match followed.await.map_err(|error| error.to_string())? {
+            Ok(()) => None,
+            Err(FollowError::Store(error)) => {
+                return Err(format!("what is new of its log cannot be kept: {error}"));
+            }
+            // No entry is gone where its rounds are about an earlier head, which enough witnesses signed.
+            Err(FollowError::Shorter { .. })
+                if authority.show_log().await.is_some_and(|log| log.size >= known) =>
+            {
+                None
+            }
+            Err(error) => Some(error.to_string()),
+        };
+        if authority.touch.log_refused(refused.clone()) {
+            if let Some(why) = refused {
+                tracing::error!(why, "the enrollment authority's log is not taken");
+            } else {
+                tracing::info!("the enrollment authority's log is taken again");
+            }
         }
+        Ok(())
     }
 
     /// Has the authority write the versions into its log that wait for it.

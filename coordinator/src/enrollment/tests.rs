@@ -440,3 +440,69 @@ async fn whom_the_authority_revoked_is_shut_out_whatever_else_fails() {
         assert_eq!(std::fs::read_to_string(&second).unwrap(), format!("device {device}\n"));
     }
 }
+
+fn put_old_device(registry: &Registry, id: u8) {
+    let enrolled = NOW - (400 - u64::from(id)) * DAY;
+    let record = DeviceRecord::new(
+        "old".into(),
+        IdentityKey::from_seed(&[id; 32]).public(),
+        enrolled * 1000,
+        NOW + DAY,
+    );
+    let mut batch = Batch::new();
+    records::insert_device(&mut batch, DeviceId([id; 16]), &record).unwrap();
+    registry.store.commit_blocking(&batch).unwrap();
+    registry.driver.known().enrolled(DeviceId([id; 16]));
+}
+
+fn log_audited(registry: &Registry) -> aggregation::log::Audited {
+    let part = registry.log.part(0).unwrap();
+    let mut auditor = aggregation::log::Auditor::default();
+    for entry in &part.entries {
+        auditor.add(&aggregation::log::Leaf::from_bytes(entry).unwrap());
+    }
+    let head = aggregation::log::SignedHead::parse(&part.head, &registry.public()).unwrap();
+    auditor.finish(head.head())
+}
+
+/// The process was killed, or the disk was full, after the first of three devices from before the log; then others come first.
+#[tokio::test]
+async fn devices_from_before_the_log_become_entries_before_anything_later_although_it_was_broken_off() {
+    for first in ["renewal", "enrollment", "revocation", "head"] {
+        let folder = tempfile::tempdir().unwrap();
+        {
+            let broken_off = registry(folder.path());
+            put_old_device(&broken_off, 1);
+            keeping::write(&broken_off.log, broken_off.enroller.here().unwrap(), &broken_off.store).unwrap();
+            put_old_device(&broken_off, 2);
+            put_old_device(&broken_off, 3);
+        }
+        let registry = Arc::new(registry(folder.path()));
+        assert_eq!(registry.log.log().read().size(), 1);
+        let own = Arc::clone(&registry);
+        let mut size = 3;
+        match first {
+            "renewal" => {
+                let device = DeviceId([3; 16]);
+                let renewal = Renewal::new(device, request(), &IdentityKey::from_seed(&[3; 32]));
+                own.renew(renewal, Peer::Device(device.0), at(NOW)).await.unwrap();
+                size += 1;
+            }
+            "enrollment" => {
+                let token: BootstrapToken =
+                    own.issue_token("anna", 60, at(NOW)).await.unwrap().parse().unwrap();
+                let enrollment = Enrollment::new(&token.key(), request(), &identity());
+                own.enrol(enrollment, at(NOW)).await.unwrap();
+                size += 1;
+            }
+            "revocation" => {
+                own.revoke(DeviceId([1; 16]), at(NOW)).await.unwrap();
+                size += 1;
+            }
+            _ => keeping::write(&own.log, own.enroller.here().unwrap(), &own.store).unwrap(),
+        }
+        let audited = log_audited(&registry);
+        assert_eq!((audited.faults, audited.size), (Vec::new(), size), "{first}");
+        assert_eq!(audited.devices, if first == "enrollment" { 4 } else { 3 }, "{first}");
+    }
+}

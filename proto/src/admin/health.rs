@@ -92,6 +92,9 @@ pub struct AuthorityStatus {
     pub why: Option<String>,
     /// When the certificate ends that the coordinator shows to it; 0 where that is not known.
     pub certificate_expires_unix_secs: u64,
+    /// Why its log is not taken, where it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_refused: Option<String>,
 }
 
 /// A base that a coordinator serves.

@@ -173,6 +173,7 @@ fn device_to_wire(device: IssuedDevice) -> wire::IssuedDevice {
         enrolled_unix_secs: device.enrolled_unix_secs,
         expires_unix_secs: device.expires_unix_secs,
         revoked_unix_secs: device.revoked_unix_secs,
+        revoked_by: device.revoked_by,
     }
 }
 
@@ -184,6 +185,7 @@ fn device_from_wire(message: wire::IssuedDevice) -> Result<IssuedDevice, WireErr
         enrolled_unix_secs: message.enrolled_unix_secs,
         expires_unix_secs: message.expires_unix_secs,
         revoked_unix_secs: message.revoked_unix_secs,
+        revoked_by: message.revoked_by,
     })
 }
 
@@ -260,6 +262,7 @@ mod tests {
                     enrolled_unix_secs: 1,
                     expires_unix_secs: 2,
                     revoked_unix_secs: Some(3),
+                    revoked_by: Some("owl".to_owned()),
                 }],
                 more: false,
             },

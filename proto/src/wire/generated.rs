@@ -836,6 +836,9 @@ pub struct AuthorityStatus {
     /// When the certificate ends that the coordinator shows to it; 0 where that is not known.
     #[prost(uint64, tag = "5")]
     pub certificate_expires_unix_secs: u64,
+    /// Why its log is not taken, where it is not.
+    #[prost(string, optional, tag = "6")]
+    pub log_refused: ::core::option::Option<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ServedBase {
@@ -1411,6 +1414,9 @@ pub struct IssuedDevice {
     pub expires_unix_secs: u64,
     #[prost(uint64, optional, tag = "6")]
     pub revoked_unix_secs: ::core::option::Option<u64>,
+    /// By which coordinator's word it was, where it was by that of one.
+    #[prost(string, optional, tag = "7")]
+    pub revoked_by: ::core::option::Option<::prost::alloc::string::String>,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]

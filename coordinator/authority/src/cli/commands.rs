@@ -14,9 +14,10 @@ use serving::pki::Identity;
 use shell::cli::{Format, note, print};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use tokio::task::spawn_blocking;
 
 use crate::asking::{AskError, Link};
-use crate::bundle::Bundle;
+use crate::bundle::{Bundle, BundleError, SaveError};
 use crate::clock::now_unix_secs;
 use crate::config::Config;
 use crate::keeper::SEED_FILE;
@@ -54,6 +55,8 @@ struct DeviceDocument {
     enrolled_unix_secs: u64,
     expires_unix_secs: u64,
     revoked_unix_secs: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    revoked_by: Option<String>,
 }
 
 pub(super) async fn make_token(
@@ -108,8 +111,33 @@ pub(super) async fn revoke_device(config: &Config, device: DeviceId) -> Result<(
 }
 
 pub(super) async fn coordinator_file(config: &Config, out: &Path, name: String) -> Result<(), CliError> {
+    let (public, own, path) = (public_key(config)?, config.clone(), out.to_owned());
+    let runtime = tokio::runtime::Handle::current();
+    // A new certificate makes the one before worthless, so it is known first that the file can be written.
+    let made = spawn_blocking(move || {
+        Bundle::save_made(&path, public, || runtime.block_on(certified(&own, public, name)))
+    });
+    let bundle = made.await.map_err(CliError::internal)?.map_err(|error| match error {
+        SaveError::Bundle(error @ BundleError::Taken(_)) => CliError::Input(error.to_string()),
+        SaveError::Bundle(error) => CliError::Store(error.to_string()),
+        SaveError::Made(error) => error,
+    })?;
+    note(&format!(
+        "wrote {}, by which a coordinator calls {}; bring it there by a private way, and name it in coordinator.toml: \
+         [authority] file",
+        out.display(),
+        bundle.address
+    ));
+    Ok(())
+}
+
+/// What a coordinator's file says, with a new certificate.
+async fn certified(
+    config: &Config,
+    enrollment_key: aggregation::IdentityPublic,
+    name: String,
+) -> Result<Bundle, CliError> {
     let (key, certificate_request_pem) = Identity::request().map_err(CliError::internal)?;
-    let public = public_key(config)?;
     let request = AuthorityRequest::AddCoordinator { name, certificate_request_pem };
     let AuthorityReply::Certificate(pem) = ask(config, request).await? else { return Err(unexpected()) };
     let identity = key.with_chain(&pem).map_err(CliError::internal)?;
@@ -118,15 +146,7 @@ pub(super) async fn coordinator_file(config: &Config, out: &Path, name: String) 
         listens.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).unwrap_or(config.listen.port());
     let mut at = config.listen;
     at.set_port(port);
-    let bundle = Bundle { address: config.reached_at(at), enrollment_key: public, identity };
-    bundle.save(out).map_err(|error| CliError::Store(error.to_string()))?;
-    note(&format!(
-        "wrote {}, by which a coordinator calls {}; bring it there by a private way, and name it in coordinator.toml: \
-         [authority] file",
-        out.display(),
-        bundle.address
-    ));
-    Ok(())
+    Ok(Bundle { address: config.reached_at(at), enrollment_key, identity })
 }
 
 pub(super) async fn show_log(config: &Config, format: Format) -> Result<(), CliError> {
@@ -266,7 +286,10 @@ fn token_row(token: &TokenStatus) -> Vec<String> {
 
 fn device_row(device: &IssuedDevice) -> Vec<String> {
     let state = match device.revoked_unix_secs {
-        Some(revoked) => format!("revoked {}", at(revoked)),
+        Some(revoked) => match &device.revoked_by {
+            Some(name) => format!("revoked {} by coordinator {name}", at(revoked)),
+            None => format!("revoked {}", at(revoked)),
+        },
         None if now_unix_secs() >= device.expires_unix_secs => "expired".to_owned(),
         None => "enrolled".to_owned(),
     };
@@ -283,6 +306,7 @@ impl DeviceDocument {
             enrolled_unix_secs: device.enrolled_unix_secs,
             expires_unix_secs: device.expires_unix_secs,
             revoked_unix_secs: device.revoked_unix_secs,
+            revoked_by: device.revoked_by,
         }
     }
 }

@@ -92,17 +92,35 @@ fn a_revoked_device_is_renewed_and_enrolled_no_more_and_coordinators_are_told_on
     assert_eq!(keeper.log_part(0).unwrap().entries.len(), 1);
     let renewed = keeper.renew(&renewal, NOW + 10 * DAY).unwrap();
     assert_eq!(renewed.credential.expires_unix_secs, NOW + 40 * DAY);
-    keeper.revoke(device, NOW + 10 * DAY + 70).unwrap();
-    keeper.revoke(device, NOW + 10 * DAY + 71).unwrap();
+    keeper.revoke(device, None, NOW + 10 * DAY + 70).unwrap();
+    keeper.revoke(device, None, NOW + 10 * DAY + 71).unwrap();
     assert_eq!(keeper.renew(&renewal, NOW + 25 * DAY), Err(Refusal::NotEnrolled.into()));
     let again = enroll(&keeper, &asked(&token(&keeper), 1), NOW + 80).unwrap_err();
     assert!(again.to_string().contains("was revoked"), "{again}");
     let told = introduced(&keeper, 0);
-    assert_eq!((told.revoked, told.revocations_next, told.more), (vec![device], 1, false));
-    assert_eq!(introduced(&keeper, 1).revoked, []);
+    assert_eq!((told.revoked, told.more), (vec![device], false));
+    assert_eq!(introduced(&keeper, told.revocations_next).revoked, []);
     assert_eq!(introduced(&keeper, 9).revoked, [device], "of another list, it is told of all of this");
     assert_eq!(keeper.log_part(0).unwrap().entries.len(), 3);
-    assert!(keeper.revoke(DeviceId([9; 16]), NOW).unwrap_err().to_string().contains("device ls"));
+    assert!(keeper.revoke(DeviceId([9; 16]), None, NOW).unwrap_err().to_string().contains("device ls"));
+}
+
+#[test]
+fn a_revocation_says_by_which_coordinator_s_word_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let keeper = keeper(folder.path());
+    let [by_owl, by_operator] = [1, 2]
+        .map(|seed| DeviceId(enroll(&keeper, &asked(&token(&keeper), seed), NOW).unwrap().credential.device));
+    let owl: AdminName = "owl".parse().unwrap();
+    keeper.revoke(by_owl, Some(&owl), NOW + 1).unwrap();
+    keeper.revoke(by_operator, None, NOW + 1).unwrap();
+    // Who says it once more changes nothing.
+    keeper.revoke(by_owl, Some(&"cat".parse().unwrap()), NOW + 2).unwrap();
+    let by = |id| {
+        let devices = keeper.devices(None).unwrap().0;
+        devices.into_iter().find(|device| device.device == id).unwrap().revoked_by
+    };
+    assert_eq!((by(by_owl).as_deref(), by(by_operator)), (Some("owl"), None));
 }
 
 #[test]
@@ -184,4 +202,46 @@ fn by_what_a_machine_was_admitted_is_in_each_of_its_credentials() {
     let moved = Enrollment::new(&other.key(), "request".into(), &IdentityKey::from_seed(&[1; 32]));
     let refused = keeper.enroll(&moved, (DeviceId([9; 16]), None), NOW + 2).unwrap_err();
     assert!(matches!(refused, Rejection::Unavailable(_)), "{refused}");
+}
+
+#[test]
+fn a_coordinator_has_so_many_versions_written_on_a_day_and_the_others_wait() {
+    let folder = tempfile::tempdir().unwrap();
+    let keeper = keeper(folder.path());
+    let [owl, cat]: [AdminName; 2] = ["owl", "cat"].map(|name| name.parse().unwrap());
+    let version = |version: u32| {
+        let (plan, adapter, roster) = ([0; 32], [0; 32], [0; 32]);
+        Leaf::Version { task: [1; 16], version, plan, adapter, roster, survivors: 3, unix_secs: NOW }
+            .to_bytes()
+    };
+    // As if all but one were there.
+    let mut batch = Batch::new();
+    batch.put(VERSION_DAYS, owl.as_str(), &(decide::day(NOW), MOST_VERSIONS_A_DAY - 1)).unwrap();
+    keeper.store.commit_blocking(&batch).unwrap();
+    keeper.log_version(&owl, &version(1), NOW).unwrap();
+    let refused = keeper.log_version(&owl, &version(2), NOW).unwrap_err();
+    assert!(
+        matches!(refused, Rejection::Unavailable(_)) && refused.to_string().contains("1000"),
+        "{refused}"
+    );
+    // What is repeated is there, another coordinator has a number of its own, and so has the next day.
+    keeper.log_version(&owl, &version(1), NOW).unwrap();
+    keeper.log_version(&cat, &version(3), NOW).unwrap();
+    keeper.log_version(&owl, &version(2), NOW + DAY).unwrap();
+    assert_eq!(keeper.log_part(0).unwrap().entries.len(), 3);
+}
+
+#[test]
+fn a_full_disk_stops_no_start_and_a_head_is_signed_when_there_is_room() {
+    let folder = tempfile::tempdir().unwrap();
+    let keeper = keeper(folder.path());
+    keeper.refresh_head(NOW).unwrap();
+    let signed = || keeper.log().log().read().head().map(|head| head.head().unix_secs);
+    keeper.store.set_free_space_floor(u64::MAX);
+    keeper.refresh_head_if_room(NOW + 3600).unwrap();
+    assert_eq!(signed(), Some(NOW));
+    assert!(keeper.refresh_head(NOW + 3600).is_err());
+    keeper.store.set_free_space_floor(0);
+    keeper.refresh_head_if_room(NOW + 3600).unwrap();
+    assert_eq!(signed(), Some(NOW + 3600));
 }

@@ -87,6 +87,68 @@ fn a_head_is_signed_anew_before_it_is_a_day_old_and_not_all_the_time() {
 }
 
 #[test]
+fn a_head_from_the_future_is_signed_anew_by_the_right_clock() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let log = KeptLog::open(store.clone(), key().public()).unwrap();
+    let signed = || log.log().read().head().map(|head| head.head().unix_secs);
+    log.refresh(&key(), NOW + 400 * 24 * 3600).unwrap();
+    log.refresh(&key(), NOW).unwrap();
+    assert_eq!(signed(), Some(NOW));
+    log.refresh(&key(), NOW - 1).unwrap();
+    assert_eq!(signed(), Some(NOW - 1));
+}
+
+#[test]
+fn a_log_that_went_back_or_took_another_branch_is_refused_until_it_is_taken_anew() {
+    let folders: [tempfile::TempDir; 3] = std::array::from_fn(|_| tempfile::tempdir().unwrap());
+    let [store, restored_store, theirs] = folders.each_ref().map(|at| Store::open(at.path()).unwrap());
+    let log = KeptLog::open(store.clone(), key().public()).unwrap();
+    let restored = KeptLog::open(restored_store.clone(), key().public()).unwrap();
+    for id in 1..=2 {
+        add(&log, &store, &leaf(id));
+        add(&restored, &restored_store, &leaf(id));
+    }
+    for id in 3..=4 {
+        add(&log, &store, &leaf(id));
+    }
+    let copy = KeptLog::open_copy(theirs.clone(), key().public()).unwrap();
+    let all = log.part(0).unwrap();
+    copy.follow(&all.entries, &all.head).unwrap();
+    let whole = root(&copy);
+    let follow = |copy: &KeptLog| {
+        let part = restored.part(copy.log().read().size()).unwrap();
+        copy.follow(&part.entries, &part.head)
+    };
+    let mut refused = Vec::new();
+    // A beginning of what was there, as long on another branch, and longer.
+    for id in [None, Some(8), Some(9), Some(10)] {
+        if let Some(id) = id {
+            add(&restored, &restored_store, &leaf(id));
+        }
+        refused.push(follow(&copy).unwrap_err());
+        assert_eq!(root(&copy), whole);
+        let again = KeptLog::open_copy(theirs.clone(), key().public()).unwrap();
+        assert!(follow(&again).is_err(), "after a restart");
+    }
+    assert!(matches!(refused[0], FollowError::Shorter { size: 2, here: 4 }), "{}", refused[0]);
+    for (refused, length) in refused[1..].iter().zip(3..) {
+        assert!(
+            matches!(refused, FollowError::OtherBranch { size, here: 4 } if *size == length),
+            "{refused}"
+        );
+        assert!(refused.to_string().contains("`nightshift store forget-log`"), "{refused}");
+    }
+    let mut batch = Batch::new();
+    assert_eq!(KeptLog::forget(&theirs, &mut batch).unwrap(), 4);
+    theirs.commit_blocking(&batch).unwrap();
+    let copy = KeptLog::open_copy(theirs.clone(), key().public()).unwrap();
+    follow(&copy).unwrap();
+    assert_eq!(root(&copy), root(&restored));
+    assert_eq!(root(&KeptLog::open_copy(theirs, key().public()).unwrap()), root(&restored));
+}
+
+#[test]
 fn a_log_with_a_hole_a_change_or_another_key_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path()).unwrap();
@@ -168,11 +230,11 @@ fn a_copy_follows_and_goes_on_after_a_break() {
     add(&log, &store, &leaf(5));
     let newer = log.part(4).unwrap();
     let other = copy.follow(&[leaf(7).to_bytes()], &newer.head).unwrap_err();
-    assert!(matches!(other, LogError::Book(BookError::Other { size: 5 })), "{other}");
+    assert!(matches!(other, FollowError::OtherBranch { size: 5, here: 4 }), "{other}");
     let short = copy.follow(&[], &newer.head).unwrap_err();
-    assert!(matches!(short, LogError::Book(BookError::Short { size: 5, have: 4 })), "{short}");
+    assert!(matches!(short, FollowError::Incomplete { size: 5, have: 4 }), "{short}");
     let signed = log.log().read().next_head(&IdentityKey::from_seed(&[2; 32]), NOW).to_string();
-    assert!(matches!(copy.follow(&newer.entries, &signed), Err(LogError::Head(HeadError::OtherLog))));
+    assert!(matches!(copy.follow(&newer.entries, &signed), Err(FollowError::Head(HeadError::OtherLog))));
     assert_eq!(root(&copy).0, 4);
 }
 

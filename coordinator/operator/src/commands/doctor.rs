@@ -164,6 +164,7 @@ fn server(health: &Health, before: u64, after: u64) -> Vec<Finding> {
     }
     if let Some(status) = &health.authority {
         findings.push(judge::authority(status));
+        findings.extend(judge::refused_log(status));
         let advice = "make another file by `nightshift-authority coordinator-file`, put it in its place, and start the \
                       coordinator again";
         findings.push(judge::ends("authority's file", now, status.certificate_expires_unix_secs, advice));

@@ -6,7 +6,7 @@ use clap::Args;
 use coordinator::cli::CliError;
 use proto::admin::{AdminReply, AdminRequest, Health, ServedBase, WitnessStatus};
 use proto::counted::counted;
-use proto::shown::shown;
+use proto::shown::{message, shown};
 
 use crate::client::CallError;
 use crate::connection::connect;
@@ -83,6 +83,9 @@ fn authority(health: &Health) -> String {
             )
         }
     };
+    let refused =
+        authority.log_refused.as_ref().map_or_else(String::new, |why| format!("\n{}", message(why)));
+    let says = format!("{says}{refused}");
     match authority.certificate_expires_unix_secs {
         0 => says,
         end => format!("{says}\nthe certificate in this coordinator's file for it ends {}", at(end)),

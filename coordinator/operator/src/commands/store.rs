@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use coordinator::cli::CliError;
 use coordinator::config::Config;
-use coordinator::offline::{self, OfflineError, Report};
+use coordinator::offline::{self, ForgetError, OfflineError, Report};
 use proto::counted::counted;
 use proto::files::{self, Audience, FileError};
 use proto::shown::shown;
@@ -44,6 +44,15 @@ pub(super) enum Command {
         /// The file that `store export` wrote.
         #[arg(long, value_name = "FILE")]
         from: PathBuf,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Forget what was read of the log of the enrollment authority apart, and read all of it anew at the next start: for when the
+    /// authority's folder came back from an old backup, and there is no newer one. Devices that saw more of the log than it has now
+    /// take no part until they enroll anew, or their users run `nightshift-agent log forget`.
+    ForgetLog {
+        #[command(flatten)]
+        place: Place,
         #[command(flatten)]
         output: Output,
     },
@@ -109,6 +118,7 @@ pub(super) fn run(dir: &Path, command: Command) -> Result<(), CliError> {
                 format!("{} written to {}", counted(records, "record", "records"), out.display())
             })
         }
+        Command::ForgetLog { place, output } => forget_log(&place.with_store(dir)?, output),
         Command::Import { place, from, output } => {
             let state_dir = place.state_dir(dir)?;
             let records = import(&state_dir, &from)?;
@@ -122,6 +132,22 @@ pub(super) fn run(dir: &Path, command: Command) -> Result<(), CliError> {
             })
         }
     }
+}
+
+fn forget_log(state_dir: &Path, output: Output) -> Result<(), CliError> {
+    let entries = offline::forget_log(state_dir).map_err(|error| match error {
+        ForgetError::Store(error) => CliError::Store(error.to_string()),
+        error @ ForgetError::Own(_) => CliError::Input(error.to_string()),
+    })?;
+    let forgotten = json!({ "entries": entries, "state_dir": state_dir });
+    print(output.format, "nightshift.store-forget-log/1", &forgotten, |_| {
+        format!(
+            "{} of the enrollment authority's log forgotten in {}; the coordinator reads it, and whom the authority revoked, anew at its \
+             next start",
+            counted(entries, "entry", "entries"),
+            state_dir.display()
+        )
+    })
 }
 
 fn export(store: &Store, out: &Path) -> Result<u64, ArchiveError> {

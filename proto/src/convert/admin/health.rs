@@ -33,6 +33,7 @@ pub(super) fn health_to_wire(health: Health) -> wire::Health {
             since_unix_secs: authority.since_unix_secs,
             why: authority.why,
             certificate_expires_unix_secs: authority.certificate_expires_unix_secs,
+            log_refused: authority.log_refused,
         }),
         issuer_expires_unix_secs: health.issuer_expires_unix_secs,
     }
@@ -65,6 +66,7 @@ pub(super) fn health_from_wire(message: wire::Health) -> Result<Health, WireErro
             since_unix_secs: authority.since_unix_secs,
             why: authority.why,
             certificate_expires_unix_secs: authority.certificate_expires_unix_secs,
+            log_refused: authority.log_refused,
         }),
         issuer_expires_unix_secs: message.issuer_expires_unix_secs,
     })

@@ -125,6 +125,7 @@ pub(super) fn admin_replies() -> Vec<AdminReply> {
                 since_unix_secs: 11,
                 why: Some("no answer".into()),
                 certificate_expires_unix_secs: 12,
+                log_refused: Some("it went back".into()),
             }),
             issuer_expires_unix_secs: 13,
         }),

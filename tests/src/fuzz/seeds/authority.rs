@@ -40,6 +40,7 @@ pub(super) fn authority_replies() -> Vec<Vec<u8>> {
         enrolled_unix_secs: 1,
         expires_unix_secs: 9,
         revoked_unix_secs: Some(2),
+        revoked_by: Some("coordinator".into()),
     };
     let replies = [
         AuthorityReply::Issued(Issued {

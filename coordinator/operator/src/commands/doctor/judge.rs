@@ -6,7 +6,7 @@ use coordinator::descriptors::Shares;
 use coordinator::enrollment::CLOCK_SLACK_SECS;
 use proto::admin::{AuthorityStatus, LogStatus, WitnessStatus};
 use proto::counted::counted;
-use proto::shown::shown;
+use proto::shown::{message, shown};
 use shell::doctor::Finding;
 use shell::store::FREE_SPACE_FLOOR_BYTES;
 
@@ -79,6 +79,13 @@ pub(super) fn authority(status: &AuthorityStatus) -> Finding {
              a day old",
         ),
     }
+}
+
+/// The log of an authority apart, where it is not taken.
+pub(super) fn refused_log(status: &AuthorityStatus) -> Option<Finding> {
+    let why = status.log_refused.as_ref()?;
+    let advice = "see \"When a folder came back from a backup\" in deploy/authority.md";
+    Some(fault("enrollment authority's log", message(why).to_string(), advice))
 }
 
 /// The log of enrollments, and each of its witnesses that does not sign.
@@ -270,6 +277,10 @@ mod tests {
         assert!(authority(&away).what().contains("does not answer"));
         assert_eq!(authority(&AuthorityStatus { answers: true, ..away }).verdict(), Verdict::Ok);
         assert_eq!(authority(&AuthorityStatus::default()).verdict(), Verdict::Warning);
+        assert!(refused_log(&AuthorityStatus::default()).is_none());
+        let back =
+            AuthorityStatus { log_refused: Some("it went back".to_owned()), ..AuthorityStatus::default() };
+        assert_eq!(refused_log(&back).map(|finding| finding.verdict()), Some(Verdict::Fault));
     }
 
     #[test]
