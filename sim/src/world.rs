@@ -24,23 +24,33 @@ use session::Work;
 use session::policy::Policy;
 use session::update::Update;
 use task::held::{Awaits, Phases};
-use task::{RollBackError, Spending, Task, TaskError, TaskRecord};
+use task::{RollBackError, Spending, Task, TaskEffect, TaskError, TaskRecord};
 
 use crate::faults::Faults;
 
 mod agenda;
+mod clock;
 mod coordinator;
+mod copies;
+mod disk;
 mod enrolling;
 mod error;
 mod habits;
 mod instant;
 mod network;
 mod node;
+mod observer;
 mod seen;
 mod time;
 mod wire;
 
 use agenda::Agenda;
+use coordinator::Header;
+pub use clock::Clock;
+use clock::Right;
+use copies::Copies;
+use disk::Sound;
+pub use disk::{Disk, Fate, Record};
 use enrolling::Authority;
 pub use error::WorldError;
 use habits::AlwaysThere;
@@ -48,7 +58,8 @@ pub use habits::{Habits, Stay};
 pub use network::{Carriage, Leg, Network};
 use node::Common;
 pub use node::{Node, Traffic};
-use seen::Observer;
+pub use observer::Observer;
+use seen::Tally;
 pub use seen::{Counts, Seen};
 use wire::News;
 
@@ -69,6 +80,15 @@ pub trait Trainer {
     }
 }
 
+/// One of those who take part in a world.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Party {
+    /// The coordinator.
+    Coordinator,
+    /// The device at this place.
+    Device(usize),
+}
+
 /// A coordinator, its devices, and what is durable of them.
 #[derive(Debug)]
 pub struct World {
@@ -82,6 +102,15 @@ pub struct World {
     /// Who is enrolled, and for what it was counted last who may still take part.
     enrolled: Vec<DeviceId>,
     counted: Option<Spending>,
+    /// What the coordinator's machine has decided and its disk has not taken yet, and how often it wrote.
+    unsaved: Vec<TaskEffect>,
+    /// As it was last made durable.
+    header: Header,
+    writes: u32,
+    /// Until when its disk is full.
+    full_until: Timestamp,
+    /// It died and has not started again.
+    is_dead: bool,
     /// Until when the coordinator is not there.
     back_at: Timestamp,
     /// What questions wait for, as it is now, and whose questions are held for it.
@@ -104,11 +133,15 @@ pub struct World {
     rng: ChaCha20Rng,
     faults: Faults,
     network: Box<dyn Network>,
+    copies: Copies,
+    disk: Box<dyn Disk>,
+    clock: Box<dyn Clock>,
+    observer: Option<Box<dyn Observer>>,
     habits: Box<dyn Habits>,
     /// The longest time between two versions, where somebody limits it.
     patience_millis: Option<u64>,
     traffic_before: Vec<Traffic>,
-    observer: Observer,
+    tally: Tally,
     fixed: BTreeMap<u64, Vec<DeviceId>>,
     coordinator_crashes: u32,
 }
@@ -180,11 +213,16 @@ impl World {
             plan_bytes,
             artifacts,
             given: given.map(<[f32]>::to_vec),
+            header: Header::of(&record),
             record,
             task_rng: ChaCha20Rng::from_seed(draw(&mut rng)),
             places: enrolled.iter().copied().zip(0..).collect(),
             enrolled,
             counted: None,
+            unsaved: Vec::new(),
+            writes: 0,
+            full_until: DAWN,
+            is_dead: false,
             back_at: DAWN,
             held: BTreeMap::new(),
             unfinished: nodes.len(),
@@ -196,16 +234,28 @@ impl World {
             agenda: Agenda::new(DAWN),
             rng,
             network: Box::new(faults.clone()),
+            copies: Copies::default(),
+            disk: Box::new(Sound),
+            clock: Box::new(Right),
+            observer: None,
             faults,
             habits: Box::new(AlwaysThere::default()),
             patience_millis: None,
-            observer: Observer::default(),
+            tally: Tally::default(),
             nodes,
             fixed: BTreeMap::new(),
             coordinator_crashes: 0,
         };
         (0..world.nodes.len()).for_each(|index| world.enter(index, DAWN));
         Ok(world)
+    }
+
+    /// Shows the world to whoever watches it.
+    fn watch(&mut self, show: impl FnOnce(&mut dyn Observer, &Self)) {
+        if let Some(mut observer) = self.observer.take() {
+            show(observer.as_mut(), self);
+            self.observer = Some(observer);
+        }
     }
 
     /// What an operator would see.
@@ -226,18 +276,28 @@ impl World {
 
     /// The versions so far.
     pub fn seen(&self) -> &[Seen] {
-        &self.observer.seen
+        &self.tally.seen
+    }
+
+    /// The coordinator's machine.
+    pub fn task(&self) -> &Task {
+        &self.task
     }
 
     /// What was counted so far.
     pub fn counts(&self) -> Counts {
-        Counts { millis: self.millis(), ..self.observer.counts }
+        Counts { millis: self.millis(), ..self.tally.counts }
     }
 
     /// Places in [`World::nodes`] of the devices whose inputs are in a round's sum.
     pub fn survivors(&self, round: u64) -> Vec<usize> {
         let survivors = self.fixed.get(&round).map_or(&[][..], Vec::as_slice);
         survivors.iter().filter_map(|id| self.places.get(id).copied()).collect()
+    }
+
+    /// Where in [`World::nodes`] this device is.
+    pub fn place(&self, device: &DeviceId) -> Option<usize> {
+        self.places.get(device).copied()
     }
 
     /// How often the coordinator says that the device at this place took part.
@@ -247,7 +307,7 @@ impl World {
 
     /// Ends the task before its last version, as an operator may; what was published stays, and the devices fetch it.
     pub fn stop(&mut self) {
-        self.task.finish(self.agenda.now(), &mut self.task_rng);
+        self.task.finish(self.coordinator_now(), &mut self.task_rng);
         self.perform_effects();
     }
 
@@ -261,6 +321,10 @@ impl World {
     pub fn run_to_next_version(&mut self, trainer: &mut impl Trainer) -> Result<bool, WorldError> {
         let before = self.task.version();
         loop {
+            if self.is_dead {
+                self.crash_coordinator()?;
+                self.deliver()?;
+            }
             if self.task.version() > before {
                 return Ok(true);
             }
@@ -295,7 +359,7 @@ impl World {
         let vector = |digest: &Digest| self.artifacts.get(digest).and_then(|bytes| vector_from_bytes(bytes));
         let Some(adapter) = vector(&known.adapter) else { return Err(unknown) };
         let folded = known.folded.as_ref().and_then(vector);
-        self.task.roll_back((version, adapter, folded), self.agenda.now(), &mut self.task_rng)?;
+        self.task.roll_back((version, adapter, folded), self.coordinator_now(), &mut self.task_rng)?;
         self.perform_effects();
         Ok(())
     }
