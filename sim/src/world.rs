@@ -1,14 +1,41 @@
 //! A virtual world: the production machines of both sides, virtual time, the production wire code, and faults.
 //!
-//! Every message is encoded to protobuf bytes and decoded on the other side. The order in which devices act,
-//! lost requests, lost replies, repeats, devices that vanish and a coordinator that crashes all follow from one
-//! seed.
+//! A coordinator and its devices live in one process, on one virtual clock. The world is a queue of events
+//! (`world/agenda.rs`): a device that sleeps, trains, is away or waits for others costs nothing until its turn, and a night
+//! passes in no time. Every message is encoded to protobuf bytes and decoded on the other side. What a device can only wait
+//! for is held as the server holds it (`world/wire.rs`), and answered by the event that changes it. Everything that is random
+//! follows from one seed, on one thread as on many: a failure comes back by its seed.
 //!
-//! The world is a queue of events on a virtual clock (`world/agenda.rs`): a device that sleeps, trains, is away or waits for
-//! others costs nothing until its turn. What it can only wait for is held as the server holds it (`world/wire.rs`), and
-//! answered by the event that changes it. There are two seams: a [`Network`] says what becomes of bytes on their way, and
-//! [`Habits`] say when devices are there and how long they train. What is seen of it all is counted in one place
+//! # What can go wrong in it
+//!
+//! Each kind of failure is made at a seam. A seam that nobody sets does nothing.
+//!
+//! | seam | what it makes |
+//! | --- | --- |
+//! | [`Network`] | requests and answers that are lost, late or there twice; copies that arrive behind later requests, or instead of a lost one; and whoever sits on it and changes what passes: to devices a coordinator that shows each something else, to the coordinator a device that says two things |
+//! | [`Disk`] | a machine that dies before a write is durable, or after that and before it says so; a disk that is full for a while; a disk that lies |
+//! | [`Clock`] | clocks that are set ahead or back, of devices and of the coordinator, while they wait for something |
+//! | [`Habits`] | devices that come and go, and how long they train |
+//! | [`Faults`] | devices that vanish in a state of one's choice or while they train, and a coordinator that crashes after an answer |
+//!
+//! What dies starts again from what is durable of it and from nothing else. A device has its ledger, what it signed, the version
+//! that it holds, and what it saw of the enrollment log; a coordinator has what it wrote in one transaction before it answered.
+//! An [`Observer`] sees all that leaves a device, all that reaches one and all that becomes durable, with the world as it is at
+//! that moment: what must never happen is looked for there, and so are attacks. What is counted of it all is counted in one place
 //! (`world/seen.rs`).
+//!
+//! # What it cannot show
+//!
+//! - **The shells.** There is no socket, no TLS, no database and no thread here. How a shell makes things durable and in which
+//!   order is written a second time, in `world/coordinator.rs` and `world/node.rs`, after `coordinator/src/driver` and
+//!   `client/src/device`; whether those do it is shown by processes that are killed (`tests/tests/kill.rs`, `tests/tests/year.rs`).
+//! - **Half a write.** What is written together is durable together or not at all. That a torn record is noticed is
+//!   the store's matter (`proto/shell`).
+//! - **Work that overlaps.** A coordinator does one thing at a time and opens a sum where it stands; the server opens it beside
+//!   other work. A device's answer to what it hears takes no time of its own, but for training.
+//! - **Chance that was not drawn.** A run shows that nothing happened by the seeds that were played. That nothing can happen in
+//!   small rounds, whatever is lost and said, is the model checker's matter (`aggregation/tests/model.rs`).
+//! - **Cryptography.** Whoever sits on the network changes, repeats and withholds what it has seen; it breaks no cipher.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -188,6 +188,11 @@ impl Node {
         &self.identity
     }
 
+    /// By how many milliseconds its clock was ahead of the world's time when it was looked at last.
+    pub const fn ahead_millis(&self) -> i64 {
+        self.ahead_millis
+    }
+
     /// What it holds, and the hash of the parameters that it holds.
     pub(super) fn installed(&self) -> Option<(Published, Digest)> {
         self.installed.as_ref().map(|installed| (installed.published, installed.adapter))

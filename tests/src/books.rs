@@ -1,4 +1,6 @@
-//! What a coordinator, and what a device, must never do: noted as it happens and checked at once.
+//! What a coordinator, and what a device, must never do: noted as it happens and checked at once, by whoever plays them. What
+//! is found panics.
+#![expect(clippy::missing_panics_doc, reason = "that is what it is for")]
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,12 +8,12 @@ use prost::Message;
 use proto::convert::request_to_wire;
 use proto::ids::{DeviceId, Digest, SessionId, TaskId};
 use proto::message::{Reply, Request};
-use session::{Action, Signed};
+use session::Signed;
 use task::TaskEffect;
 
 /// What a coordinator has made durable and has answered.
 #[derive(Debug, Default)]
-pub(super) struct TaskBook {
+pub struct TaskBook {
     offered: BTreeMap<SessionId, u64>,
     fixed: BTreeMap<u64, Vec<DeviceId>>,
     charged: BTreeMap<u64, BTreeSet<DeviceId>>,
@@ -22,12 +24,12 @@ pub(super) struct TaskBook {
 
 impl TaskBook {
     /// The devices in a round's sum.
-    pub(super) fn survivors(&self, round: u64) -> &[DeviceId] {
+    pub fn survivors(&self, round: u64) -> &[DeviceId] {
         self.fixed.get(&round).map_or(&[], Vec::as_slice)
     }
 
     /// An answer that leaves: a session has one number, and a later session a higher one.
-    pub(super) fn answered(&mut self, reply: &Reply) {
+    pub fn answered(&mut self, reply: &Reply) {
         let Reply::Offer { session, round, .. } = reply else { return };
         if let Some(earlier) = self.offered.get(session) {
             assert_eq!(earlier, round, "one session has two numbers");
@@ -39,7 +41,7 @@ impl TaskBook {
     }
 
     /// What is made durable together, before the next answer leaves.
-    pub(super) fn made_durable(&mut self, effects: &[TaskEffect]) {
+    pub fn made_durable(&mut self, effects: &[TaskEffect]) {
         for effect in effects {
             self.note(effect);
         }
@@ -103,7 +105,7 @@ struct Attempt {
 
 /// What a device has made durable and would send.
 #[derive(Debug, Default)]
-pub(super) struct DeviceBook {
+pub struct DeviceBook {
     attempt: Option<Attempt>,
     agreed: BTreeMap<(TaskId, u64), Vec<u8>>,
     unmasked: BTreeMap<(TaskId, u64), Vec<u8>>,
@@ -111,12 +113,12 @@ pub(super) struct DeviceBook {
 
 impl DeviceBook {
     /// A device that was started anew: what it held in memory is gone.
-    pub(super) fn restarted(&mut self) {
+    pub fn restarted(&mut self) {
         self.attempt = None;
     }
 
     /// A charge is in its ledger.
-    pub(super) fn charged(&mut self) {
+    pub fn charged(&mut self) {
         assert!(self.attempt.is_some(), "charged without keys");
         if let Some(attempt) = &mut self.attempt {
             attempt.charged = true;
@@ -124,15 +126,14 @@ impl DeviceBook {
     }
 
     /// A signature is in its ledger.
-    pub(super) fn signed(&mut self, signed: &Signed) {
+    pub fn signed(&mut self, signed: &Signed) {
         if let Some(attempt) = &mut self.attempt {
             attempt.signed = Some((signed.task, signed.round));
         }
     }
 
-    /// What it would do now.
-    pub(super) fn acts(&mut self, action: &Action) {
-        let Action::Send(request) = action else { return };
+    /// What it would send now, or sends.
+    pub fn asks(&mut self, request: &Request) {
         let Some(session) = request.session() else { return };
         let bytes = request_to_wire(request).encode_to_vec();
         if matches!(request, Request::Advertise { .. })
