@@ -12,11 +12,13 @@
 //! shown another log than the others: they would sign different contexts.
 //!
 //! Heads are texts in the form of [tlog-checkpoint], so that witnesses of other
-//! logs can sign them too ([tlog-cosignature]).
+//! logs can sign them too ([tlog-cosignature]), who are asked as [tlog-witness]
+//! says; what a witness looks at is a [`Submission`].
 //!
 //! [RFC 6962]: https://www.rfc-editor.org/rfc/rfc6962
 //! [tlog-checkpoint]: https://c2sp.org/tlog-checkpoint
 //! [tlog-cosignature]: https://c2sp.org/tlog-cosignature
+//! [tlog-witness]: https://c2sp.org/tlog-witness
 
 mod audit;
 mod book;
@@ -27,15 +29,17 @@ mod proof;
 mod shared;
 mod tree;
 mod watch;
+mod witnessing;
 
 pub use self::{
     audit::{Audited, Auditor, Fault, MOST_FAULTS},
     book::{Book, BookError},
-    head::{Head, HeadError, SignedHead},
+    head::{Head, HeadError, SignedHead, log_key},
     leaf::Leaf,
-    note::{Witness, WitnessError},
+    note::{LogKey, LogKeyError, Witness, WitnessError},
     proof::{ProofError, check_consistency, check_inclusion, check_inclusions},
     shared::EnrollmentLog,
     tree::Tree,
     watch::{HeadRefusal, ListedError, Seen, Watch},
+    witnessing::{MOST_PROOF_LINES, Submission, Unsigned},
 };

@@ -126,6 +126,16 @@ impl Artifacts {
         }
     }
 
+    /// Removes what nobody refers to any more. That it is absent is no failure.
+    pub fn remove(&self, hash: &[u8; 32]) -> Result<(), FileError> {
+        let _turn = self.turn(*hash);
+        let path = self.path(hash);
+        match fs::remove_file(&path).map_err(FileError::io("remove", &path)) {
+            Err(error) if !error.is_absent() => Err(error),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
     /// The hashes that the names of the files are, and how large they are; what is in them is not read.
     pub fn list(&self) -> Result<Vec<([u8; 32], u64)>, FileError> {
         let failed = |error| FileError::io("list", &self.folder)(error);

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use authority::witnesses::{self, WitnessKeys};
 use hooks::config::{AttestationKeys, IssuerKeys};
 use serde::Deserialize;
 use shell::config::{self, ConfigError, OutOfRange, require};
@@ -58,6 +59,10 @@ pub struct Config {
     pub bases: Vec<PathBuf>,
     /// An enrollment authority apart from this coordinator.
     pub authority: AuthorityApart,
+    /// How many witnesses must have signed a head of the enrollment log that rounds are about. Default 0: none.
+    pub least_witnesses: u32,
+    /// Who is asked to sign heads of the enrollment log. Default none.
+    pub witness: Vec<WitnessKeys>,
     /// Seconds that open rounds are given to end after the coordinator was told
     /// to stop. Default 10.
     pub drain_secs: u32,
@@ -147,6 +152,8 @@ impl Default for Config {
             audit_mib: 256,
             bases: Vec::new(),
             authority: AuthorityApart::default(),
+            least_witnesses: 0,
+            witness: Vec::new(),
             drain_secs: 10,
             certificates: Certificates::default(),
             limits: Limits::default(),
@@ -225,7 +232,11 @@ impl Config {
             require(device_hours == usual.device_hours, "certificates.device_hours", theirs, &device_hours)?;
             let found = renewal_grace_days;
             require(found == usual.renewal_grace_days, "certificates.renewal_grace_days", theirs, &found)?;
+            let asks = "left out, since [authority] file names an authority that asks them";
+            require(self.witness.is_empty(), "witness", asks, &self.witness.len())?;
+            require(self.least_witnesses == 0, "least_witnesses", asks, &self.least_witnesses)?;
         }
+        witnesses::check(&self.witness, self.least_witnesses)?;
         require(self.audit_mib >= 16, "audit_mib", "at least 16", &self.audit_mib)?;
         self.issuer.check()?;
         self.attestation.check()
@@ -273,7 +284,7 @@ mod tests {
         let sample = parse(SAMPLE).unwrap();
         assert_eq!(sample, Config::default());
         let keys: toml::Table = SAMPLE.parse().unwrap();
-        assert_eq!(keys.len(), 16);
+        assert_eq!(keys.len(), 17);
         assert_eq!(keys["certificates"].as_table().unwrap().len(), 5);
         assert_eq!(keys["limits"].as_table().unwrap().len(), 6);
         assert_eq!(keys["issuer"].as_table().unwrap().len(), 8);
@@ -328,6 +339,14 @@ mod tests {
             let message = parse(&text).unwrap_err().to_string();
             assert!(message.contains(key) && message.contains("left out"), "{message}");
             assert!(parse(&format!("[certificates]\n{key} = 7")).is_ok());
+        }
+        let key = "remora.n621.de+da77ade7+BOvN63jn/bLvkieywe8R6UYAtVtNbZpXh34x7onlmtw2";
+        let asked = format!("[[witness]]\nkey = '{key}'\nurl = 'http://127.0.0.1:7446'\n");
+        assert_eq!(parse(&asked).unwrap().witness[0].timeout_secs, 5);
+        assert!(parse(&format!("least_witnesses = 1\n{asked}")).is_ok());
+        for text in [format!("{asked}[authority]\nfile = '/f'"), "least_witnesses = 1".to_owned()] {
+            let message = parse(&text).unwrap_err().to_string();
+            assert!(message.contains("witness") && message.contains("must be"), "{message}");
         }
     }
 

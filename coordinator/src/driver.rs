@@ -172,7 +172,7 @@ impl Driver {
         match cell {
             Ok(cell) => {
                 let awaits = Awaits::of(&asks.1);
-                self.hold(asks, until, cell.step(), |before, now| awaits.came_in_round(*before, *now)).await
+                self.hold(asks, until, cell.steps(), |before, now| awaits.came_in_round(before, now)).await
             }
             // There is nothing to wait for.
             Err(_) => self.handle(device, asks.1).await,
@@ -306,7 +306,7 @@ impl Driver {
     }
 
     /// Opens no more rounds, gives the open ones until `limit` to end, then ends them. Where a step goes on for more than a
-    /// second then, the open round of its task is left as a crash leaves it.
+    /// second then, the open rounds of its task are left as a crash leaves them.
     pub async fn drain(&self, limit: Duration) {
         self.kept.draining.store(true, Ordering::Release);
         if timeout(limit, self.no_open_round()).await.is_err() {
@@ -315,19 +315,19 @@ impl Driver {
         let aborting =
             self.tasks.all().iter().map(|cell| self.abort(Arc::clone(cell))).collect::<JoinSet<()>>();
         if timeout(ABORT_LIMIT, aborting.join_all()).await.is_err() {
-            tracing::error!("a step of a task does not end; its open round is left as a crash leaves it");
+            tracing::error!("a step of a task does not end; its open rounds are left as a crash leaves them");
         }
     }
 
-    /// Ends the open round of a task, after its step that is under way: one that did not know yet that no more rounds are
+    /// Ends the open rounds of a task, after its step that is under way: one that did not know yet that no more rounds are
     /// opened is before it.
     fn abort(&self, cell: Arc<Cell>) -> impl Future<Output = ()> + use<> {
         let driver = self.clone();
         async move {
             let task = cell.id;
-            let aborted = driver.step(cell, |entry| entry.abort_round(now(), &mut UnwrapErr(SysRng))).await;
+            let aborted = driver.step(cell, |entry| entry.abort_rounds(now(), &mut UnwrapErr(SysRng))).await;
             if let Err(rejection) = aborted {
-                tracing::error!(%task, %rejection, "an open round could not be aborted in order");
+                tracing::error!(%task, %rejection, "open rounds could not be aborted in order");
             }
         }
     }
@@ -411,7 +411,7 @@ impl Driver {
                 if trouble.is_there() && self.kept.store.check_room().is_ok() {
                     trouble.is_over();
                 }
-                if let Some(opening) = hold.take_opening(now()) {
+                while let Some(opening) = hold.take_opening(now()) {
                     self.open_apart(Arc::clone(hold.cell()), opening);
                 }
                 answer

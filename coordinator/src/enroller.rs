@@ -10,6 +10,7 @@ use aggregation::IdentityPublic;
 use aggregation::log::SignedHead;
 use authority::asking::{AskError, Link, LinkError};
 use authority::bundle::{Bundle, BundleError};
+use proto::admin::{AuthorityStatus, LogStatus};
 use proto::authority::{AuthorityReply, AuthorityRequest, Introduced, Introduction, Issued};
 use proto::convert::{Enrollment, Renewal};
 use proto::ids::{DeviceId, Digest};
@@ -22,6 +23,11 @@ use crate::kept_log::{KeptLog, LogError};
 use crate::pki::{EnrollmentKey, PkiError};
 use crate::records::tree::DEVICES;
 use crate::seldom::Seldom;
+
+mod touch;
+
+pub(crate) use touch::News;
+use touch::Touch;
 
 /// The file of the enrollment key, where the coordinator has it.
 pub const ENROLLMENT_SEED: &str = "enrolment.seed";
@@ -109,6 +115,10 @@ pub struct Apart {
     link: Link,
     authority: IdentityPublic,
     publishing: EnrollmentKey,
+    /// When the certificate ends that is shown to it.
+    ends_unix_secs: u64,
+    /// How it was when it was last asked.
+    pub(crate) touch: Touch,
     /// What goes wrong is said once a minute: whoever may enroll could have it said as often as they like.
     said: Seldom,
 }
@@ -153,10 +163,9 @@ impl Enroller {
         }
         let link = Link::new(&address, &identity);
         let link = link.map_err(|source| EnrollerError::Link { path: file.to_owned(), source })?;
-        if let Some((ends, _)) = identity.ends_unix_secs()
-            && ends < now_unix_secs.saturating_add(WARNED_SECS)
-        {
-            let days = ends.saturating_sub(now_unix_secs) / (24 * 3600);
+        let ends_unix_secs = identity.ends_unix_secs().map_or(0, |(own, _)| own);
+        if ends_unix_secs < now_unix_secs.saturating_add(WARNED_SECS) {
+            let days = ends_unix_secs.saturating_sub(now_unix_secs) / (24 * 3600);
             tracing::warn!(
                 days,
                 "the certificate in the enrollment authority's file ends soon: make another file by `nightshift-authority \
@@ -164,7 +173,9 @@ impl Enroller {
             );
         }
         let publishing = EnrollmentKey::open_or_create(&folder.join(PUBLISHING_SEED), rng)?;
-        Ok(Self::Apart(Box::new(Apart { link, authority: enrollment_key, publishing, said: Seldom::new() })))
+        let (touch, said) = (Touch::default(), Seldom::new());
+        let authority = enrollment_key;
+        Ok(Self::Apart(Box::new(Apart { link, authority, publishing, ends_unix_secs, touch, said })))
     }
 
     /// The key that verifies devices' credentials.
@@ -264,6 +275,7 @@ impl Apart {
             AuthorityReply::Issued(_)
             | AuthorityReply::Done
             | AuthorityReply::Log(_)
+            | AuthorityReply::LogStatus(_)
             | AuthorityReply::Token(_)
             | AuthorityReply::TokenList(_)
             | AuthorityReply::Devices { .. }
@@ -278,7 +290,8 @@ impl Apart {
             let from = known + entries.len() as u64;
             let part = match self.link.ask(AuthorityRequest::ReadLog { from }).await? {
                 AuthorityReply::Log(part) => part,
-                AuthorityReply::Issued(_)
+                AuthorityReply::LogStatus(_)
+                | AuthorityReply::Issued(_)
                 | AuthorityReply::Introduced(_)
                 | AuthorityReply::Done
                 | AuthorityReply::Token(_)
@@ -295,6 +308,21 @@ impl Apart {
         }
     }
 
+    /// How it is, as far as is known.
+    pub(crate) fn status(&self) -> AuthorityStatus {
+        let certificate_expires_unix_secs = self.ends_unix_secs;
+        AuthorityStatus { certificate_expires_unix_secs, ..self.touch.status(self.link.address()) }
+    }
+
+    /// How the authority's log is by its own word, and who signs it; none where it does not say.
+    pub(crate) async fn show_log(&self) -> Option<LogStatus> {
+        match self.link.ask(AuthorityRequest::ShowLog).await {
+            Ok(AuthorityReply::LogStatus(log)) => Some(log),
+            // One of before knows no such question.
+            Ok(_) | Err(_) => None,
+        }
+    }
+
     /// Has the authority write an entry of a version into its log.
     pub(crate) async fn log_version(&self, entry: Vec<u8>) -> Result<(), AskError> {
         match self.link.ask(AuthorityRequest::LogVersion(entry)).await? {
@@ -302,6 +330,7 @@ impl Apart {
             AuthorityReply::Issued(_)
             | AuthorityReply::Introduced(_)
             | AuthorityReply::Log(_)
+            | AuthorityReply::LogStatus(_)
             | AuthorityReply::Token(_)
             | AuthorityReply::TokenList(_)
             | AuthorityReply::Devices { .. }
@@ -316,6 +345,7 @@ impl Apart {
                 AuthorityReply::Introduced(_)
                 | AuthorityReply::Done
                 | AuthorityReply::Log(_)
+                | AuthorityReply::LogStatus(_)
                 | AuthorityReply::Token(_)
                 | AuthorityReply::TokenList(_)
                 | AuthorityReply::Devices { .. }

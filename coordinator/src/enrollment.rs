@@ -2,6 +2,7 @@
 #![expect(clippy::disallowed_methods, reason = "IO shell: an enrollment goes on when its caller has gone")]
 
 use aggregation::{Credential, IdentityPublic, Logged};
+use authority::witnesses::Witnesses;
 use hooks::Signed;
 use shell::store::{Batch, Store, StoreError};
 use std::sync::Arc;
@@ -61,7 +62,9 @@ pub struct Registry {
     /// Who vouches for devices' signing keys, and by what key versions are vouched for.
     pub enroller: Enroller,
     /// The log of all that was stated of devices.
-    pub log: KeptLog,
+    pub log: Arc<KeptLog>,
+    /// Who is asked to sign heads of that log.
+    pub witnesses: Arc<Witnesses>,
     /// Where devices find the coordinator, `host:port`; written into tokens.
     pub address: String,
     /// How long a certificate and a credential last, in seconds.

@@ -2,7 +2,8 @@
 //! and are answered.
 //!
 //! Everything here is about all devices and all tasks together: a label has one of a few words that stand in the code, and
-//! none is a device's, a task's or anybody's text. What can be looked up when somebody asks is in `observe/scrape.rs`.
+//! none is a device's, a task's or anybody's text but the names of
+//! witnesses that the operator chose. What can be looked up when somebody asks is in `observe/scrape.rs`.
 #![expect(clippy::disallowed_methods, reason = "IO shell: how long the disk takes is measured here")]
 
 use std::collections::BTreeMap;
@@ -108,7 +109,9 @@ impl Metrics {
     /// What a task's machine has decided is on disk.
     pub fn durable(&self, effect: &TaskEffect) {
         let outcome = match effect {
-            TaskEffect::Commit { .. } => Outcome::Published,
+            TaskEffect::Gathered { .. } | TaskEffect::Commit { completed_by: Some(_), .. } => {
+                Outcome::Published
+            }
             TaskEffect::Aborted { outcome, .. } => *outcome,
             TaskEffect::Excluded { .. } => {
                 self.excluded.inc();
@@ -118,7 +121,10 @@ impl Metrics {
                 self.paused.inc();
                 return;
             }
-            TaskEffect::FixSurvivors { .. } | TaskEffect::Charge { .. } | TaskEffect::End(_) => return,
+            TaskEffect::FixSurvivors { .. }
+            | TaskEffect::Charge { .. }
+            | TaskEffect::Commit { completed_by: None, .. }
+            | TaskEffect::End(_) => return,
         };
         self.rounds.get_or_create(&[("outcome", of_outcome(outcome))]).inc();
     }

@@ -94,9 +94,9 @@ fn look(name: &str, key: &[u8], payload: Option<&[u8]>, report: &mut Report, nam
     };
     let read = match name {
         tree::TASKS => is::<TaskHeader>(payload).map(|header| {
-            let TaskHeader { plan, frozen, initial, adapter, folded, optimizer, .. } = header;
+            let TaskHeader { plan, frozen, initial, adapter, folded, optimizer, gathered, .. } = header;
             named.extend([plan, initial, adapter, optimizer]);
-            named.extend([frozen, folded].into_iter().flatten());
+            named.extend([frozen, folded, gathered].into_iter().flatten());
         }),
         tree::VERSIONS => is::<VersionStatus>(payload).map(|version| {
             named.insert(version.adapter);

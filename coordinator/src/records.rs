@@ -27,7 +27,7 @@ use proto::role::Role;
 use serde::{Deserialize, Serialize};
 use shell::store::{Batch, Key, Store, StoreError};
 use task::optimizer::OptimizerState;
-use task::{Earlier, Task, TaskError, TaskRecord};
+use task::{Earlier, Gathered, Task, TaskError, TaskRecord};
 
 use crate::artifacts::{ArtifactError, Artifacts};
 
@@ -103,6 +103,9 @@ pub struct TaskHeader {
     pub rounds_charged: u64,
     /// The highest round number that was ever opened.
     pub last_round: u64,
+    /// The sums of the version that is being made, where it is of several rounds; never given out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gathered: Option<Digest>,
     /// How many devices took part when the newest version was made; an older coordinator does not say.
     #[serde(default)]
     pub devices: u32,
@@ -332,6 +335,12 @@ pub fn load_task(
         };
         participations.insert(DeviceId(key_part(&key, id.0.len(), "participation")?), count);
     }
+    let gathered = header.gathered.and_then(|digest| {
+        gathered(store, artifacts, (id, digest)).unwrap_or_else(|error| {
+            tracing::error!(task = %id, %error, "the sums of the version that is being made are lost; its devices were charged");
+            None
+        })
+    });
     let record = TaskRecord {
         devices: header.devices,
         state: header.state,
@@ -343,8 +352,20 @@ pub fn load_task(
         folded,
         optimizer,
         before,
+        gathered,
     };
     Task::restore(id, &bytes, given, authority, record).map_err(refuse)
+}
+
+/// The sums of a version that is being made.
+fn gathered(
+    store: &Store,
+    artifacts: &Artifacts,
+    (id, digest): (TaskId, Digest),
+) -> Result<Option<Gathered>, RecordError> {
+    let bytes = artifacts.get(&digest.0)?;
+    let read = Gathered::from_bytes(&bytes, |round| survivors(store, id, round))?;
+    read.map(Some).ok_or(RecordError::Malformed { what: "sums", of: id.to_string() })
 }
 
 /// The version that the newest one is measured against, and what is known of it, which of version 0 is nothing. None where

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use authority::witnesses::{WitnessOpenError, Witnesses};
 use hooks::OpenError;
 use proto::files::{self, Audience, FileError};
 use proto::ids::DeviceId;
@@ -107,6 +108,9 @@ pub enum ServerError {
     /// Who else is asked when a device enrolls cannot be.
     #[error(transparent)]
     Hooks(#[from] OpenError),
+    /// A witness of the enrollment log cannot be asked.
+    #[error(transparent)]
+    Witness(#[from] WitnessOpenError),
     /// A listener has no address.
     #[error("a listener has no address: {0}")]
     Listener(std::io::Error),
@@ -182,7 +186,9 @@ impl Coordinator {
             most_bytes: u64::from(config.audit_mib) << 20,
         };
         let audit = Audit::open(&place, store.clone(), &rng, driver::now())?;
-        let log = enroller.open_log(&store)?;
+        let log = Arc::new(enroller.open_log(&store)?);
+        let public = enroller.public();
+        let witnesses = Witnesses::open(&config.witness, config.least_witnesses, (&public, &log))?;
         if let Some(key) = enroller.here() {
             // A full disk is no reason not to start: it is tried again every few seconds.
             keeping::write(&log, key, &store).unwrap_or_else(|error| {
@@ -207,6 +213,7 @@ impl Coordinator {
             authority,
             enroller,
             log,
+            witnesses: Arc::new(witnesses),
             address: format!("{host}:{}", device.port()),
             device_secs: u64::from(device_hours) * HOUR_SECS,
             renewal_grace_secs: u64::from(renewal_grace_days) * DAY_SECS,

@@ -18,6 +18,7 @@ use crate::audit::{What, Who, came_of};
 use crate::bases::ServedBases;
 use crate::census::Census;
 use crate::driver::{self, Driver, LONGEST_HELD};
+use crate::enroller::Apart;
 use crate::enrollment::Registry;
 use crate::listener::turned_away::TurnedAway;
 use crate::listener::{MAX_ADMIN_BYTES, MAX_DEVICE_BYTES};
@@ -295,6 +296,8 @@ impl AdminService {
     /// How the coordinator is.
     pub(crate) async fn health(&self) -> Result<Health, Rejection> {
         let (trouble, trouble_secs) = self.trouble().await?.unzip();
+        let registry = Arc::clone(&self.registry);
+        let log = apart(move || registry.log_status()).await?;
         let listeners = [("devices", &self.turned_away.devices), ("operators", &self.turned_away.operators)];
         let counts = listeners.into_iter().flat_map(|(listener, turned_away)| {
             let counts = turned_away.since_start().into_iter();
@@ -310,6 +313,9 @@ impl AdminService {
             bases_to_read: self.bases.to_read(),
             now_unix_millis: driver::now().0,
             stopping: self.readiness.is_stopping(),
+            log: Some(log),
+            authority: self.registry.enroller.apart().map(Apart::status),
+            issuer_expires_unix_secs: self.registry.hooks.issuer.roots_end_unix_secs().unwrap_or(0),
         })
     }
 

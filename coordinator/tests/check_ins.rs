@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use ::authority::witnesses::Witnesses;
 use nightshift_coordinator::artifacts::Artifacts;
 use nightshift_coordinator::audit::{self, Audit};
 use nightshift_coordinator::driver::{Driver, now};
@@ -95,8 +96,10 @@ fn registry_of(folder: &Path, store: &Store, driver: &Driver) -> Registry {
     };
     let enrollment_key =
         EnrollmentKey::open_or_create(&folder.join("enrolment.seed"), &SystemRandom::new()).unwrap();
+    let log = Arc::new(KeptLog::open(store.clone(), enrollment_key.public()).unwrap());
     Registry {
-        log: KeptLog::open(store.clone(), enrollment_key.public()).unwrap(),
+        witnesses: Arc::new(Witnesses::open(&[], 0, (&enrollment_key.public(), &log)).unwrap()),
+        log,
         enroller: Enroller::Here(enrollment_key),
         store: store.clone(),
         authority: Authority::open_or_create(folder, validity).unwrap(),

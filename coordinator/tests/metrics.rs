@@ -5,25 +5,33 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
+use aggregation::log::{Leaf, Witness, log_key};
+use aggregation::{IdentityKey, IdentityPublic};
+use authority::kept_log::KeptLog;
+use authority::witness::{self, Witnessing};
+use authority::witnesses::WitnessKeys;
 use nightshift_coordinator::config::Config;
-use nightshift_coordinator::driver::Driver;
+use nightshift_coordinator::driver::{Driver, now};
 use nightshift_coordinator::pki::Identity;
 use nightshift_coordinator::server::{Coordinator, Listeners, OPERATOR, ServerError};
 use proto::admin::{AdminReply, AdminRequest};
 use proto::convert;
+use proto::files::{self, Audience};
 use proto::ids::DeviceId;
 use proto::message::{Reply, Request};
 use proto::plan::Plan;
 use proto::wire::admin_client::AdminClient;
+use shell::store::{Batch, Store};
 use shell::tls::{ClientIdentity, Connector, Trust, client_config};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
@@ -46,14 +54,58 @@ async fn listener() -> TcpListener {
     TcpListener::bind("127.0.0.1:0").await.unwrap()
 }
 
+/// A coordinator's state folder whose enrollment log has an entry; gives the key that signs it.
+fn one_entry(state: &Path) -> IdentityPublic {
+    std::fs::create_dir_all(state).unwrap();
+    files::write(&state.join("enrolment.seed"), &[7; 32], Audience::Owner).unwrap();
+    let key = IdentityKey::from_seed(&[7; 32]);
+    let store = Store::open(&state.join("store")).unwrap();
+    let log = KeptLog::open(store.clone(), key.public()).unwrap();
+    let (mut turn, mut batch) = (log.turn(), Batch::new());
+    let leaf = Leaf::Revocation { device: [1; 16], unix_secs: 1 };
+    turn.write(&mut batch, &leaf, &key, now().as_secs()).unwrap();
+    store.commit_blocking(&batch).unwrap();
+    turn.kept();
+    key.public()
+}
+
+/// What is scraped, once the witness has signed and the other one was asked.
+async fn scraped(running: &Running) -> (u16, String, String) {
+    let scraped = async {
+        loop {
+            let scraped = get(running.metrics, "GET /metrics").await;
+            let has = |what: &str| scraped.2.contains(what);
+            if has("nightshift_witness_entries{witness=\"owl\"} 1")
+                && has("nightshift_witness_trouble{witness=\"away\"} 1")
+            {
+                return scraped;
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(LONG, scraped).await.unwrap()
+}
+
 async fn running() -> Running {
     let folder = tempfile::tempdir().unwrap();
-    let config = Config { state_dir: folder.path().join("state"), drain_secs: 5, ..Config::default() };
+    let state_dir = folder.path().join("state");
+    let authority = one_entry(&state_dir);
+    let stop = CancellationToken::new();
+    // One witness signs; where the other one should be, nobody listens.
+    let key = witness::init(&folder.path().join("witness"), "owl").unwrap();
+    let signs = Witnessing::open(&folder.path().join("witness"), vec![log_key(&authority)]).unwrap();
+    let witnesses = listener().await;
+    let url = format!("http://{}", witnesses.local_addr().unwrap());
+    tokio::spawn(Arc::new(signs).serve(witnesses, stop.clone()));
+    let other = Witness::new("away", IdentityKey::from_seed(&[1; 32]).public()).unwrap();
+    let keys = |key, url| WitnessKeys { key, url, ca: PathBuf::new(), timeout_secs: 5 };
+    let witness = vec![keys(key, url), keys(other, "http://127.0.0.1:1".to_owned())];
+    let config = Config { state_dir, drain_secs: 5, witness, ..Config::default() };
     let listeners = Listeners { device: listener().await, admin: listener().await };
     let observed = listener().await;
     let metrics = observed.local_addr().unwrap();
     let coordinator = Coordinator::open(config, listeners).unwrap().observed(Some(observed));
-    let ((device, admin), stop) = (coordinator.addresses(), CancellationToken::new());
+    let (device, admin) = coordinator.addresses();
     let driver = coordinator.driver();
     let served = tokio::spawn(coordinator.serve(stop.clone()));
     Running { folder, device, admin, metrics, driver, stop, served }
@@ -201,7 +253,7 @@ fn value(families: &BTreeMap<String, Read>, family: &str, labels: &[(&str, &str)
 #[tokio::test(flavor = "multi_thread")]
 async fn a_scrape_is_open_metrics_and_says_what_there_is() {
     let running = running().await;
-    let (status, kind, text) = get(running.metrics, "GET /metrics").await;
+    let (status, kind, text) = scraped(&running).await;
     assert_eq!((status, kind.as_str()), (200, "application/openmetrics-text; version=1.0.0; charset=utf-8"));
     let families = read(&text);
     let is = |family: &str, labels: &[(&str, &str)], expected: f64| {
@@ -217,6 +269,19 @@ async fn a_scrape_is_open_metrics_and_says_what_there_is() {
     is("nightshift_held_questions", &[], 0.0);
     is("nightshift_ready", &[], 1.0);
     is("nightshift_disk_trouble", &[], 0.0);
+    is("nightshift_authority_answers", &[], 1.0);
+    is("nightshift_log_entries", &[], 1.0);
+    is("nightshift_log_rounds_entries", &[], 1.0);
+    is("nightshift_log_devices", &[], 0.0);
+    is("nightshift_log_young_devices", &[], 0.0);
+    is("nightshift_log_least_witnesses", &[], 0.0);
+    is("nightshift_log_waiting_versions", &[], 0.0);
+    is("nightshift_witness_trouble", &[("witness", "owl")], 0.0);
+    is("nightshift_witness_entries", &[("witness", "away")], 0.0);
+    for witness in ["owl", "away"] {
+        is("nightshift_witness_saw_other_log", &[("witness", witness)], 0.0);
+    }
+    let at = value(&families, "nightshift_witness_signed_timestamp_seconds", &[("witness", "owl")]);
     // The start, and the operator's certificate.
     is("nightshift_audit_entries", &[], 3.0);
     assert_eq!(families["nightshift_build"].samples[0].1["version"], env!("CARGO_PKG_VERSION"));
@@ -224,6 +289,8 @@ async fn a_scrape_is_open_metrics_and_says_what_there_is() {
     let end = |certificate| {
         value(&families, "nightshift_certificate_end_timestamp_seconds", &[("certificate", certificate)])
     };
+    let signed = value(&families, "nightshift_log_head_timestamp_seconds", &[("head", "rounds")]);
+    assert!((clock - signed).abs() < 60.0 && (clock - at).abs() < 60.0, "{clock} {signed} {at}");
     assert!(clock > 1.7e9 && end("server") > clock && end("authority") > end("server"));
     // What comes at a listener is there in the next one.
     let connection = TcpStream::connect(running.device).await.unwrap();
@@ -344,7 +411,7 @@ async fn who_stops_is_not_ready_from_the_first_moment_on_while_an_open_round_sti
     let ready = async || get(running.metrics, "GET /readyz").await;
     let said = async {
         while ready().await.0 == 200 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            sleep(Duration::from_millis(10)).await;
         }
         ready().await
     };
@@ -499,7 +566,7 @@ async fn the_board_and_the_alerts_ask_for_what_there_is() {
     assert!(asked.len() > 30, "{}", asked.len());
 
     let running = running().await;
-    let families = read(&get(running.metrics, "GET /metrics").await.2);
+    let families = read(&scraped(&running).await.2);
     // Each name that a sample has or would have, with the labels of those that are there.
     let mut known: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
     for (name, family) in &families {

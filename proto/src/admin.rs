@@ -11,11 +11,13 @@ use crate::role::Role;
 
 mod devices;
 mod funnel;
+mod health;
 
 pub use devices::{
     Attested, DeviceDetail, DeviceQuery, DeviceState, DeviceStatus, DeviceTask, TokenState, TokenStatus,
 };
 pub use funnel::{Candidates, DeclineCount, Funnel};
+pub use health::{AuthorityStatus, Health, LogStatus, ServedBase, TurnedAwayCount, WitnessStatus};
 
 /// What the operator asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,7 +135,6 @@ impl AdminRequest {
 
 /// What the coordinator answers the operator.
 #[derive(Clone, Debug, PartialEq)]
-#[expect(clippy::large_enum_variant, reason = "one is held at a time, and sent")]
 pub enum AdminReply {
     /// To create, show and stop.
     Task(TaskStatus),
@@ -188,52 +189,6 @@ pub struct AuditPart {
     pub key: [u8; 32],
 }
 
-/// How a coordinator is.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Health {
-    /// Why it writes nothing now; `None` while it does.
-    pub trouble: Option<String>,
-    /// Seconds since it has been so.
-    pub trouble_secs: u64,
-    /// What was turned away since the start, by listener and reason.
-    pub turned_away: Vec<TurnedAwayCount>,
-    /// When the certificate ends that it shows now; it makes the next one by itself.
-    pub server_expires_unix_secs: u64,
-    /// When its authority's certificate ends, and with it all that it signed.
-    pub authority_expires_unix_secs: u64,
-    /// The bases that devices may fetch from it.
-    pub bases: Vec<ServedBase>,
-    /// Bases that it has not read yet.
-    pub bases_to_read: u32,
-    /// Its clock; 0 where it does not say.
-    pub now_unix_millis: u64,
-    /// Whether it ends: open rounds may still end, and none is opened.
-    #[serde(default)]
-    pub stopping: bool,
-}
-
-/// A base that a coordinator serves.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ServedBase {
-    /// The hub's name of it, or that of its folder or file.
-    pub name: String,
-    /// What names it in plans.
-    pub digest: Digest,
-    /// Of all its files.
-    pub bytes: u64,
-}
-
-/// How often something was turned away.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TurnedAwayCount {
-    /// Whose listener: `devices` or `operators`.
-    pub listener: String,
-    /// Why, in words.
-    pub why: String,
-    /// How often since the start.
-    pub times: u64,
-}
-
 /// A certificate of an operator.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OperatorStatus {
@@ -283,12 +238,15 @@ impl TaskState {
 pub struct VersionStatus {
     /// The version.
     pub version: u32,
-    /// Devices in the round's roster.
+    /// Devices in the rosters of its rounds.
     pub cohort: u32,
-    /// Devices in the sum.
+    /// Devices in their sums.
     pub survivors: u32,
-    /// The round's number.
+    /// The number of its round, or of the newest of several.
     pub round: u64,
+    /// Of how many rounds it is; one where an older coordinator does not say, none where no round made it.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub rounds: u32,
     /// ε of the device that took part most often, at the plan's δ; infinite without noise.
     #[serde(with = "crate::admin::finite")]
     pub epsilon: f64,
@@ -377,11 +335,14 @@ pub struct TaskStatus {
     pub rounds_charged: u64,
     /// The published versions, oldest first.
     pub versions: Vec<VersionStatus>,
-    /// The open round's step, empty when none is open.
+    /// The open round's step, empty when none is open. Of several, that which devices join, or else the oldest.
     pub open_round: String,
-    /// Whom the open round waits for; absent when none is open, and from an older coordinator.
+    /// Whom it waits for; absent when none is open, and from an older coordinator.
     #[serde(default)]
     pub round: Option<OpenRound>,
+    /// What there is of the version that is being made; absent where a version is of one round.
+    #[serde(default)]
+    pub gathering: Option<Gathering>,
     /// Why the last aborted round ended, empty when none did.
     pub last_abort: String,
     /// How many devices do not take part, by their reasons, since the coordinator started.
@@ -395,6 +356,30 @@ pub struct TaskStatus {
     /// Who may take part; absent in a list of tasks.
     #[serde(default)]
     pub candidates: Option<Candidates>,
+}
+
+/// How far a version of several rounds is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gathering {
+    /// Rounds that gave their sums.
+    pub sums: u32,
+    /// Fewest of them that make a version.
+    pub least: u32,
+    /// Most of them.
+    pub most: u32,
+    /// Open rounds.
+    pub open: u32,
+    /// Devices in the sums.
+    pub devices: u32,
+}
+
+fn one() -> u32 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_one(rounds: &u32) -> bool {
+    *rounds == 1
 }
 
 /// Whom the open step of a round waits for.

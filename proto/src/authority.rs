@@ -5,7 +5,7 @@
 
 use aggregation::{Credential, IdentityPublic};
 
-use crate::admin::TokenStatus;
+use crate::admin::{LogStatus, TokenStatus};
 use crate::convert::{Enrollment, Renewal};
 use crate::ids::{DeviceId, TokenId};
 use crate::message::LogPart;
@@ -29,6 +29,8 @@ pub enum AuthorityRequest {
         /// The first entry.
         from: u64,
     },
+    /// How the authority's log is, and who signs it.
+    ShowLog,
     /// An entry that says of a version ([`aggregation::log::Leaf::Version`]); by coordinators.
     LogVersion(Vec<u8>),
     /// Makes a bootstrap token; by operators.
@@ -82,6 +84,8 @@ pub enum AuthorityReply {
     Done,
     /// A part of the log.
     Log(LogPart),
+    /// How the log is, and who signs it.
+    LogStatus(LogStatus),
     /// A bootstrap token's text.
     Token(String),
     /// All bootstrap tokens.

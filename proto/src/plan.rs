@@ -20,7 +20,7 @@ mod bounds;
 mod example;
 mod refresh;
 
-pub use bounds::{MAX_FOLDED_RANK, MAX_RANK, MAX_ROUND_MILLIS, MAX_VERSIONS};
+pub use bounds::{MAX_FOLDED_RANK, MAX_RANK, MAX_ROUND_MILLIS, MAX_ROUNDS, MAX_VERSIONS};
 pub use refresh::RefreshPlan;
 
 /// The largest plan that is read.
@@ -162,16 +162,45 @@ pub struct RoundPlan {
     pub cohort: u32,
     /// Fewest survivors for which a sum may be revealed.
     pub report_goal: u32,
+    /// Most rounds of one version, beside each other, whose sums are added up: a version can be of more devices than one
+    /// secure sum. One where it is left out.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub rounds: u32,
+    /// Fewest rounds whose sums make a version.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub min_rounds: u32,
     /// How long a round waits for devices that have finished training, in milliseconds.
     pub join_millis: u64,
     /// How long each later step waits, in milliseconds.
     pub step_millis: u64,
-    /// How long a round waits for stragglers once the report goal is reached, in milliseconds.
+    /// How long a round waits for stragglers once the report goal is reached, and a version for rounds that lack theirs once
+    /// it has sums enough, in milliseconds.
     pub grace_millis: u64,
     /// Fraction of devices that may vanish, in thousandths. The graph of a cohort above
     /// [`aggregation::MAX_COMPLETE`] is sized by it.
     #[serde(default = "default_missing_permille")]
     pub missing_permille: u16,
+}
+
+impl RoundPlan {
+    /// Most devices of a version.
+    pub fn most_devices(&self) -> u32 {
+        self.cohort.saturating_mul(self.rounds)
+    }
+
+    /// Fewest devices of which a version is made.
+    pub fn least_devices(&self) -> u32 {
+        self.report_goal.saturating_mul(self.min_rounds)
+    }
+}
+
+fn one() -> u32 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_one(rounds: &u32) -> bool {
+    *rounds == 1
 }
 
 fn default_missing_permille() -> u16 {
@@ -296,6 +325,8 @@ impl Plan {
         for (name, value) in [
             ("versions", u64::from(round.versions)),
             ("report_goal", u64::from(round.report_goal)),
+            ("rounds", u64::from(round.rounds)),
+            ("min_rounds", u64::from(round.min_rounds)),
             ("participations", u64::from(self.privacy.participations)),
             ("join_millis", round.join_millis),
             ("step_millis", round.step_millis),
@@ -309,6 +340,10 @@ impl Plan {
         {
             let wanted = "a number above 0";
             return Err(PlanValueError { name: "epsilon_budget", wanted, found: budget }.into());
+        }
+        if round.min_rounds > round.rounds {
+            let wanted = "at most as many as `rounds`";
+            return Err(PlanValueError { name: "min_rounds", wanted, found: round.min_rounds.into() }.into());
         }
         if round.cohort as usize > aggregation::MAX_COHORT {
             return Err(PlanError::Cohort { found: round.cohort, most: aggregation::MAX_COHORT });

@@ -189,6 +189,23 @@ fn a_set_of_more_places_than_a_roster_has_is_refused() {
     assert!(error.contains("at most 1024 places"), "{error}");
 }
 
+/// A thousand devices of a hundred thousand take 6,439 nodes of the log's tree, which is more than one a place.
+#[test]
+fn what_shows_a_large_roster_to_be_in_a_large_log_is_carried() {
+    let nodes = vec![[9; 32]; 6_439];
+    let roster = Reply::Roster { entries: vec![logged()], listed: nodes.clone() };
+    let bytes = reply_to_wire(roster).encode_to_vec();
+    let Reply::Roster { listed, .. } =
+        reply_from_wire(wire::Reply::decode(bytes.as_slice()).unwrap()).unwrap()
+    else {
+        panic!("it is no roster any more")
+    };
+    assert_eq!(listed, nodes);
+    let too_many = Reply::Roster { entries: Vec::new(), listed: vec![[9; 32]; 40 * 1024 + 1] };
+    let error = reply_from_wire(reply_to_wire(too_many)).unwrap_err().to_string();
+    assert_eq!(error, "malformed roster: 1310752 bytes are not up to 40960 times 32");
+}
+
 #[test]
 fn a_chunk_that_reaches_beyond_its_artifact_is_refused() {
     for (total_bytes, offset) in [(4, 2), (3, u64::MAX)] {

@@ -28,7 +28,7 @@ const SETTINGS: [&str; 9] = [
 ];
 
 /// What training in one place has no use for.
-const OF_ROUNDS: [&str; 21] = [
+const OF_ROUNDS: [&str; 23] = [
     "refresh_every",
     "accumulated_rank",
     "shipped_rank",
@@ -46,6 +46,8 @@ const OF_ROUNDS: [&str; 21] = [
     "participations",
     "corrupt_permille",
     "report_goal",
+    "rounds",
+    "min_rounds",
     "join_secs",
     "step_secs",
     "grace_secs",
@@ -259,7 +261,7 @@ pub(crate) struct RunArgs {
 }
 
 impl RunArgs {
-    /// The scenario, for so many devices on `base`, all of one cohort: that of the plan which the options make.
+    /// The scenario, for so many devices on `base`, all of them in each version: that of the plan which the options make.
     pub(crate) fn scenario(&self, base: &Base, devices: usize, seed: u64) -> Result<Scenario, ScenarioError> {
         let mut options = self.options.clone();
         options.least_trainers = match (options.least_trainers, self.classes.is_empty()) {
@@ -274,7 +276,7 @@ impl RunArgs {
             modules: base.modules(&projections),
             factors: Factors::Seeded(seeded(seed, "factors")),
             initial_seed: seeded(seed, "initial"),
-            cohort: cohort_of(devices)?,
+            cohort: cohort_of(devices, options.rounds)?,
         };
         let Plan { name, adapter, refresh, training, privacy, round, server, .. } = options.plan(&subject)?;
         Ok(Scenario {
@@ -305,6 +307,8 @@ impl RunArgs {
             seed,
             terms: Some(Terms {
                 report_goal: round.report_goal,
+                rounds: round.rounds,
+                min_rounds: round.min_rounds,
                 participations: privacy.participations,
                 epsilon_budget: privacy.epsilon_budget,
                 metrics: Some(privacy.metrics.iter().map(|metric| metric.name).collect()),

@@ -162,7 +162,15 @@ fn check_noise(scenario: &Scenario, base: &Base, is_accepted: bool) -> Result<()
         let options = match change.options.strip_prefix("--cohort ") {
             Some(cohort) if scenario.terms.is_some() => format!("--devices {cohort}"),
             Some(cohort) => format!("--devices {}", cohort.split(' ').next().unwrap_or(cohort)),
-            None => change.options,
+            // They are divided among the rounds, and each round is to be as large as it is.
+            None => {
+                match change.options.strip_prefix("--rounds ").and_then(|rounds| rounds.parse::<u32>().ok()) {
+                    Some(rounds) => {
+                        format!("--devices {} --rounds {rounds}", plan.round.cohort.saturating_mul(rounds))
+                    }
+                    None => change.options,
+                }
+            }
         };
         eprintln!(
             "{}",

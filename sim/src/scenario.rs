@@ -85,6 +85,12 @@ pub struct Scenario {
 pub struct Terms {
     /// Fewest survivors for which a sum may be opened.
     pub report_goal: u32,
+    /// Most rounds of one version, among which all devices are divided; one where it is left out.
+    #[serde(default = "one")]
+    pub rounds: u32,
+    /// Fewest of them of which a version is made.
+    #[serde(default = "one")]
+    pub min_rounds: u32,
     /// Rounds that one device may take part in.
     pub participations: u32,
     /// The task ends before its ε passes this, where one is given.
@@ -107,13 +113,17 @@ pub struct Terms {
 #[derive(Debug, thiserror::Error)]
 pub enum ScenarioError {
     /// Too few devices.
-    #[error("{found} devices are too few for the plan; a federation needs at least {FEWEST_DEVICES}")]
+    #[error(
+        "{found} devices are too few for a round of the plan; a federation needs at least {FEWEST_DEVICES}"
+    )]
     TooFewDevices {
         /// How many there are.
         found: usize,
     },
     /// More devices than one round takes.
-    #[error("{found} devices do not fit one round; use at most {most}")]
+    #[error(
+        "{found} devices do not fit one round; use at most {most}, or divide them among several of a version (--rounds)"
+    )]
     TooManyDevices {
         /// How many there are.
         found: usize,
@@ -153,7 +163,8 @@ impl ScenarioError {
 }
 
 /// The cohort that so many devices are: all of one round.
-pub fn cohort_of(devices: usize) -> Result<u32, ScenarioError> {
+pub fn cohort_of(devices: usize, rounds: u32) -> Result<u32, ScenarioError> {
+    let devices = devices.div_ceil(rounds.max(1) as usize);
     if devices < FEWEST_DEVICES {
         return Err(ScenarioError::TooFewDevices { found: devices });
     }
@@ -179,6 +190,8 @@ impl Scenario {
         let usual = PlanOptions::default();
         self.terms.clone().unwrap_or_else(|| Terms {
             report_goal: small(self.nine_tenths()),
+            rounds: usual.rounds,
+            min_rounds: usual.rounds,
             participations: 2 * self.versions,
             epsilon_budget: usual.epsilon_budget,
             metrics: None,
@@ -210,7 +223,7 @@ impl Scenario {
 
     /// The plan. `adapter` is as [`Scenario::adapter`] gives it, or with factors named by their hash.
     pub fn plan(&self, base: &Base, adapter: AdapterSpec) -> Result<Plan, ScenarioError> {
-        let cohort = cohort_of(self.devices)?;
+        let cohort = cohort_of(self.devices, self.terms().rounds)?;
         adapter.check().map_err(PlanError::from)?;
         self.dealt(&adapter)?;
         let options = self.options(&adapter);
@@ -260,6 +273,8 @@ impl Scenario {
             participations: Some(terms.participations),
             corrupt_permille: Some(self.corrupt_permille),
             report_goal: Some(terms.report_goal),
+            rounds: terms.rounds,
+            min_rounds: Some(terms.min_rounds),
             join_secs: terms.join_secs,
             step_secs: terms.step_secs,
             grace_secs: terms.grace_secs,
@@ -293,6 +308,10 @@ impl Scenario {
     pub fn digest(&self, purpose: &str) -> Digest {
         seeded(self.seed, purpose)
     }
+}
+
+fn one() -> u32 {
+    1
 }
 
 fn small(n: usize) -> u32 {

@@ -72,9 +72,9 @@ mod time;
 mod wire;
 
 use agenda::Agenda;
-use coordinator::Header;
 pub use clock::Clock;
 use clock::Right;
+use coordinator::Header;
 use copies::Copies;
 use disk::Sound;
 pub use disk::{Disk, Fate, Record};
@@ -170,6 +170,9 @@ pub struct World {
     traffic_before: Vec<Traffic>,
     tally: Tally,
     fixed: BTreeMap<u64, Vec<DeviceId>>,
+    /// The rounds whose sums are in the version that is being made, and those of each version.
+    gathering: Vec<u64>,
+    rounds: Vec<Vec<u64>>,
     coordinator_crashes: u32,
 }
 
@@ -271,6 +274,8 @@ impl World {
             tally: Tally::default(),
             nodes,
             fixed: BTreeMap::new(),
+            gathering: Vec::new(),
+            rounds: Vec::new(),
             coordinator_crashes: 0,
         };
         (0..world.nodes.len()).for_each(|index| world.enter(index, DAWN));
@@ -327,6 +332,11 @@ impl World {
         self.places.get(device).copied()
     }
 
+    /// The rounds of the newest version, in the order of their sums.
+    pub fn rounds(&self) -> &[u64] {
+        self.rounds.last().map_or(&[], Vec::as_slice)
+    }
+
     /// How often the coordinator says that the device at this place took part.
     pub fn participations(&self, index: usize) -> u32 {
         self.record.participations.get(&self.nodes[index].id).copied().unwrap_or(0)
@@ -346,12 +356,9 @@ impl World {
     /// Lets the world run until the next version is published, or until the task is over and every device that
     /// is there holds its last version, or until the trainer was told to stop. Returns whether there is more to come.
     pub fn run_to_next_version(&mut self, trainer: &mut impl Trainer) -> Result<bool, WorldError> {
+        self.rise()?;
         let before = self.task.version();
         loop {
-            if self.is_dead {
-                self.crash_coordinator()?;
-                self.deliver()?;
-            }
             if self.task.version() > before {
                 return Ok(true);
             }
@@ -363,10 +370,16 @@ impl World {
             if is_over || self.task.is_paused() {
                 return Ok(false);
             }
-            if !self.act(trainer)? {
-                self.pass_time()?;
-            }
+            self.run_one_step(trainer)?;
         }
+    }
+
+    /// What happens next: all that is due now, or else time passes until something is.
+    pub fn run_one_step(&mut self, trainer: &mut impl Trainer) -> Result<(), WorldError> {
+        if !self.act(trainer)? {
+            self.pass_time()?;
+        }
+        self.rise()
     }
 
     /// Lets a task go on that paused itself, as its operator would. Returns whether it had.

@@ -20,6 +20,9 @@ pub struct TaskBook {
     participations: BTreeMap<DeviceId, u32>,
     version: u32,
     ended: BTreeSet<u64>,
+    /// The rounds whose sums are in the version that is being made, and those of the newest.
+    gathered: Vec<u64>,
+    newest: Vec<u64>,
 }
 
 impl TaskBook {
@@ -28,14 +31,25 @@ impl TaskBook {
         self.fixed.get(&round).map_or(&[], Vec::as_slice)
     }
 
-    /// An answer that leaves: a session has one number, and a later session a higher one.
+    /// Whether this round's survivors are durable, and that they were charged.
+    pub fn may_reveal(&self, round: u64) -> bool {
+        self.fixed.contains_key(&round) && self.charged.contains_key(&round)
+    }
+
+    /// The rounds of the newest version.
+    pub fn newest(&self) -> &[u64] {
+        &self.newest
+    }
+
+    /// An answer that leaves: a session has one number, which no other has, and whose round has not ended.
     pub fn answered(&mut self, reply: &Reply) {
         let Reply::Offer { session, round, .. } = reply else { return };
         if let Some(earlier) = self.offered.get(session) {
             assert_eq!(earlier, round, "one session has two numbers");
         } else {
-            let last = self.offered.values().max().copied().unwrap_or(0);
-            assert!(*round > last, "round {round} was opened after round {last}");
+            let is_taken = self.offered.values().any(|other| other == round);
+            assert!(!is_taken, "two sessions have the number {round}");
+            assert!(!self.ended.contains(round), "round {round} was opened again");
             self.offered.insert(*session, *round);
         }
     }
@@ -50,6 +64,13 @@ impl TaskBook {
             let all = survivors.iter().all(|device| charged.is_some_and(|charged| charged.contains(device)));
             assert!(all, "a survivor of round {round} was not charged");
         }
+    }
+
+    fn gave_its_sum(&mut self, round: u64) {
+        assert!(self.charged.contains_key(&round), "round {round} opened a sum before it was charged");
+        assert!(!self.survivors(round).is_empty(), "round {round} opened a sum of nobody");
+        assert!(self.ended.insert(round), "round {round} ended twice");
+        self.gathered.push(round);
     }
 
     fn note(&mut self, effect: &TaskEffect) {
@@ -70,19 +91,25 @@ impl TaskBook {
                     assert_eq!(counted, count, "the participations of {device} are counted wrongly");
                 }
             }
-            TaskEffect::Commit { version, adapter, .. } => {
-                let round = version.round;
-                assert!(
-                    self.charged.contains_key(&round),
-                    "round {round} opened a sum before it was charged"
+            TaskEffect::Gathered { round } => self.gave_its_sum(*round),
+            TaskEffect::Commit { completed_by, version, adapter, .. } => {
+                if let Some(round) = completed_by {
+                    self.gave_its_sum(*round);
+                }
+                let rounds = std::mem::take(&mut self.gathered);
+                assert_eq!(
+                    rounds.len(),
+                    version.rounds as usize,
+                    "a sum of the version was lost, or is in it twice"
                 );
-                let survivors = self.survivors(round).len();
-                assert!(survivors > 0, "round {round} opened a sum of nobody");
-                assert_eq!(survivors, version.survivors as usize, "another sum of round {round} was opened");
+                let devices: Vec<DeviceId> =
+                    rounds.iter().flat_map(|round| self.survivors(*round)).copied().collect();
+                let distinct: BTreeSet<_> = devices.iter().collect();
+                assert_eq!(distinct.len(), devices.len(), "a device is in two sums of one version");
+                assert_eq!(devices.len(), version.survivors as usize, "other sums than its were opened");
                 assert_eq!(version.version, self.version + 1, "a version was left out");
                 assert_eq!(version.adapter, Digest::of(adapter));
-                assert!(self.ended.insert(round), "round {round} ended twice");
-                self.version = version.version;
+                (self.version, self.newest) = (version.version, rounds);
             }
             TaskEffect::Aborted { round, .. } => {
                 assert!(self.ended.insert(*round), "round {round} ended twice");

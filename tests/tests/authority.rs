@@ -4,13 +4,12 @@
 #![expect(clippy::disallowed_methods, reason = "processes are waited for")]
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::PathBuf;
+use std::process::Stdio;
 #[cfg(unix)]
 use std::sync::Arc;
 #[cfg(unix)]
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
 
 use aggregation::IdentityKey;
 use authority::asking::{AskError, Link};
@@ -21,131 +20,20 @@ use proto::convert::{Enrollment, Renewal};
 use proto::ids::DeviceId;
 use proto::message::Rejection;
 use proto::token::BootstrapToken;
-use stage::{Running, Stage, output, short_lines, start, text};
+use stage::{Running, output, short_lines, start, text};
 
 #[path = "common/stage.rs"]
 #[expect(dead_code, reason = "here an authority makes the tokens")]
 mod stage;
 
-const AUTHORITY: &str = env!("CARGO_BIN_EXE_authority-under-test");
+#[path = "authority/renewal.rs"]
+mod renewal;
+#[path = "authority/witnesses.rs"]
+mod witnesses;
+#[path = "authority/world.rs"]
+mod world;
 
-/// A coordinator's stage, and an authority beside it.
-struct World {
-    stage: Stage,
-}
-
-impl World {
-    /// An authority that was made and never ran, and a coordinator that has no configuration yet.
-    fn new() -> Self {
-        let stage = Stage::new();
-        let world = Self { stage };
-        world.configure_authority("authority", "127.0.0.1:0");
-        text(&output(&mut world.authority_command("authority", &["init"])));
-        world
-    }
-
-    fn configure_authority(&self, name: &str, listen: &str) {
-        let folder = self.stage.path(name);
-        let config = format!("listen = '{listen}'\nstate_dir = '{}'\n", folder.display());
-        fs::write(self.stage.path(&format!("{name}.toml")), config).unwrap();
-    }
-
-    fn authority_command(&self, name: &str, args: &[&str]) -> Command {
-        let mut command = Command::new(AUTHORITY);
-        command.arg("--config").arg(self.stage.path(&format!("{name}.toml"))).args(args);
-        command
-    }
-
-    /// Starts an authority, and returns when it answers. It keeps the port that it had.
-    fn start_authority(&self, name: &str) -> Running {
-        if let Ok(kept) = fs::read_to_string(self.stage.path(name).join("authority.address")) {
-            self.configure_authority(name, kept.trim());
-        }
-        let log = fs::File::create(self.stage.path(&format!("{name}.log"))).unwrap();
-        let mut command = self.authority_command(name, &["serve"]);
-        let running = Running::quiet(start(command.stdout(Stdio::null()).stderr(log)));
-        self.until(|| output(&mut self.authority_command(name, &["device", "ls"])).status.success());
-        running
-    }
-
-    fn until(&self, mut is_so: impl FnMut() -> bool) {
-        let began = Instant::now();
-        while !is_so() {
-            let logs = ["authority", "coordinator"]
-                .map(|name| fs::read_to_string(self.stage.path(&format!("{name}.log"))).unwrap_or_default());
-            assert!(began.elapsed() < Duration::from_secs(60), "it never was so\n{}\n{}", logs[0], logs[1]);
-            std::thread::sleep(Duration::from_millis(50));
-        }
-    }
-
-    /// Writes the file of a coordinator, and a coordinator's configuration that names it.
-    fn give_file(&self, name: &str) -> PathBuf {
-        let file = self.stage.path(&format!("{name}-file.toml"));
-        let out = file.to_str().unwrap();
-        text(&output(&mut self.authority_command(name, &["coordinator-file", "--out", out])));
-        self.configure_coordinator(&file);
-        file
-    }
-
-    fn configure_coordinator(&self, file: &Path) {
-        let home = self.stage.path("home");
-        fs::create_dir_all(&home).unwrap();
-        let config = format!(
-            "listen = '127.0.0.1:{}'\nadmin_listen = '127.0.0.1:{}'\nstate_dir = '{}'\n[authority]\nfile = '{}'\n",
-            self.stage.ports.0,
-            self.stage.ports.1,
-            home.display(),
-            file.display()
-        );
-        fs::write(home.join("coordinator.toml"), config).unwrap();
-    }
-
-    /// A token, once the coordinator has said where it is found.
-    fn token(&self, label: &str) -> String {
-        let args = ["token", "--label", label, "--expires-in", "1h"];
-        let mut made = None;
-        self.until(|| {
-            let answer = output(&mut self.authority_command("authority", &args));
-            made = answer.status.success().then(|| text(&answer));
-            made.is_some()
-        });
-        made.unwrap()
-    }
-
-    fn enroll(&self, device: &str, token: &str) -> std::process::Output {
-        output(self.stage.agent(device).args(["enroll", "--token", token]))
-    }
-
-    fn devices(&self) -> Vec<serde_json::Value> {
-        let listed =
-            text(&output(&mut self.authority_command("authority", &["device", "ls", "--format", "json"])));
-        let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
-        listed["devices"].as_array().unwrap().clone()
-    }
-
-    fn coordinator_devices(&self) -> Vec<serde_json::Value> {
-        let listed = self.stage.operator(&["device", "ls", "--format", "json"]);
-        let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
-        listed["devices"].as_array().unwrap().clone()
-    }
-
-    fn refused_to_start(&self) -> String {
-        let mut command = self.stage.nightshift();
-        command.arg("up");
-        let answer = output(&mut command);
-        assert_eq!(answer.status.code(), Some(3), "{}", String::from_utf8_lossy(&answer.stderr));
-        String::from_utf8(answer.stderr).unwrap()
-    }
-}
-
-fn said(answer: &std::process::Output) -> String {
-    assert!(!answer.status.success(), "{}", String::from_utf8_lossy(&answer.stdout));
-    String::from_utf8_lossy(&answer.stderr).into_owned()
-}
-
-fn device(enrolled: &str) -> String {
-    enrolled.strip_prefix("enrolled as ").unwrap().split(',').next().unwrap().to_owned()
-}
+use world::{World, device, said};
 
 #[test]
 fn three_devices_of_an_authority_apart_make_a_version_and_rounds_go_on_without_it() {

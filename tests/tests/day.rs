@@ -245,12 +245,17 @@ impl Day {
         assert_eq!((status.state, status.version), (TaskState::Complete, 1), "{status:?}");
     }
 
-    /// An hour of the coordinator's clock.
-    async fn hour(&mut self, (large, small): (&Plan, &Plan), completes: bool, busy: u32) {
-        // Two devices come for two that go.
+    /// Devices come until there are as many as there should be.
+    async fn fill(&mut self) {
         while self.devices.len() < DEVICES {
             self.enroll().await;
         }
+    }
+
+    /// An hour of the coordinator's clock, less a minute.
+    async fn hour(&mut self, (large, small): (&Plan, &Plan), completes: bool, busy: u32) {
+        // Two devices come for two that go.
+        self.fill().await;
         let unused = self.token().await;
         let revoked = self.token().await;
         let AdminReply::TokenList(tokens) = self.ask(AdminRequest::ListTokens).await else { panic!("none") };
@@ -281,15 +286,13 @@ impl Day {
             fs::remove_dir_all(self.place()).unwrap();
         }
         // All but the oldest renew; that one's certificate ends, and then it renews after all.
-        for rest in [24, 5] {
+        for rest in [24, 4] {
             for light in self.devices.iter_mut().skip(1) {
                 light.renew().await;
                 assert!(light.is_taken().await);
             }
             minutes(rest);
         }
-        // A certificate holds through its last second.
-        put_ahead(Duration::from_secs(2));
         let mut oldest = self.devices.pop_front().unwrap();
         assert!(!oldest.is_taken().await, "its certificate has ended");
         oldest.transport = oldest.transport.showing(None).unwrap();
@@ -364,6 +367,9 @@ async fn live(completes: impl Fn(u64) -> bool, busy: u32) {
     let mut day = Day::new().await;
     let (large, small) = (large(), small(&day.folder.path().join("base")));
     let mut warm = None;
+    // So that the certificate of the oldest, which holds for an hour, ends within the first one.
+    day.fill().await;
+    minutes(2);
     for hour in 1..=HOURS {
         day.hour((&large, &small), completes(hour), busy).await;
         if hour == WARM {

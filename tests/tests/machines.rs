@@ -48,6 +48,8 @@ fn plan(mode: Mode, devices: usize, report_goal: usize, versions: u32, outputs: 
         join_millis: 20_000,
         step_millis: 20_000,
         grace_millis: 2_000,
+        rounds: 1,
+        min_rounds: 1,
         missing_permille: 300,
     };
     let plan = plan.with_recommended_scale().unwrap();

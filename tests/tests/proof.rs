@@ -13,16 +13,23 @@
 //!   has counted every survivor before a sum is there;
 //! - the noise in a sum is at least what was planned for its survivors;
 //! - a version is never lost and never there twice, and nobody is told of one before it is durable;
-//! - a sum is of the report goal at least: of nobody alone.
+//! - a sum is of the report goal at least: of nobody alone;
+//! - a version of several rounds is of all their sums, and a device is in one of them.
 //!
 //! `proof/broken.rs` breaks each of these, and the watch notices. What this does not show: `proof/runs.toml` lists what was
 //! run; a fault that is drawn nowhere in `proof/weather.rs` was not there, cohorts are small, and numbers are few.
 //!
-//! `NIGHTSHIFT_PROOF_SEED` says with which seed to begin, `NIGHTSHIFT_PROOF_WORLDS` how many worlds to play,
-//! `NIGHTSHIFT_PROOF_SECS` after how long to begin no other. A failure prints its seed.
+//! `NIGHTSHIFT_PROOF_SEED` says with which seed to begin, `NIGHTSHIFT_PROOF_WORLDS` how many worlds to play or
+//! `NIGHTSHIFT_PROOF_DEVICE_ROUNDS` for how many device-rounds to go on, `NIGHTSHIFT_PROOF_SECS` after how long to begin no
+//! other. Whatever is found is printed with its seed, and how to see it again.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
-#![expect(clippy::print_stdout, clippy::disallowed_methods, reason = "a long run says what it did, and how long it took")]
+#![expect(
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "a long run says what it did, and how long it took"
+)]
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -42,48 +49,27 @@ mod watch;
 #[path = "proof/weather.rs"]
 mod weather;
 
-/// Worlds without the variable: a quarter of a minute of two cores.
-const WORLDS: u64 = 400;
+/// Worlds without the variable: some seconds of two cores.
+const WORLDS: u64 = 200;
 
 /// Worlds are played by so many threads.
 const THREADS: usize = 2;
-
-/// Prints how to see a failure again.
-struct OnPanic {
-    seed: u64,
-}
-
-impl Drop for OnPanic {
-    fn drop(&mut self) {
-        if thread::panicking() {
-            let seed = self.seed;
-            println!(
-                "again with NIGHTSHIFT_PROOF_SEED={seed} NIGHTSHIFT_PROOF_WORLDS=1 cargo test -p nightshift-tests --test \
-                 proof -- --nocapture nothing_that_must"
-            );
-        }
-    }
-}
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap())
 }
 
-/// Plays the world of this seed to its end.
-fn play(seed: u64) -> Tally {
-    let on_panic = OnPanic { seed };
-    let tally = Setting::of(seed).play();
-    drop(on_panic);
-    tally
+/// What worlds came to, and the seeds of those in which something was found.
+#[derive(Debug, Default)]
+struct Played {
+    tally: Tally,
+    found: Vec<u64>,
 }
 
-#[test]
-fn nothing_that_must_not_happen_does() {
-    let first = number("NIGHTSHIFT_PROOF_SEED").unwrap_or(1);
-    let worlds = number("NIGHTSHIFT_PROOF_WORLDS").unwrap_or(WORLDS);
-    let longest = number("NIGHTSHIFT_PROOF_SECS").map_or(Duration::MAX, Duration::from_secs);
-    let (began, next, tally) = (Instant::now(), AtomicU64::new(first), Mutex::new(Tally::default()));
-    let goes_on = || began.elapsed() < longest;
+/// Plays worlds from the first seed on, until there were so many worlds or device-rounds, or the time is over.
+fn play(first: u64, worlds: u64, device_rounds: u64, longest: Duration) -> Played {
+    let (began, next, played) = (Instant::now(), AtomicU64::new(first), Mutex::new(Played::default()));
+    let goes_on = || began.elapsed() < longest && played.lock().unwrap().tally.device_rounds < device_rounds;
     thread::scope(|scope| {
         for _ in 0..THREADS {
             scope.spawn(|| {
@@ -91,23 +77,55 @@ fn nothing_that_must_not_happen_does() {
                 let alone = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
                 while goes_on() {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= first + worlds {
+                    if seed - first >= worlds {
                         break;
                     }
-                    let came = alone.install(|| play(seed));
-                    tally.lock().unwrap().add(&came);
+                    // It says what was found; the others are played all the same.
+                    let came = alone.install(|| catch_unwind(AssertUnwindSafe(|| Setting::of(seed).play())));
+                    let mut played = played.lock().unwrap();
+                    match came {
+                        Ok(came) => played.tally.add(&came),
+                        Err(_) => {
+                            println!(
+                                "again with NIGHTSHIFT_PROOF_SEED={seed} NIGHTSHIFT_PROOF_WORLDS=1 cargo test \
+                                 -p nightshift-tests --test proof -- --nocapture nothing_that_must"
+                            );
+                            played.found.push(seed);
+                        }
+                    }
                 }
             });
         }
     });
-    let tally = tally.into_inner().unwrap();
-    println!("seeds from {first}, {} s: {tally:#?}", began.elapsed().as_secs());
+    played.into_inner().unwrap()
+}
+
+/// In these, the watch once found something: in 16, 83 and 109 the noise of several rounds in one version was taken for a mask
+/// that stayed; in 115 a roster that was shown in another order was taken for another roster.
+#[test]
+fn nothing_is_found_any_more_where_something_was_once() {
+    for seed in [16, 83, 109, 115] {
+        Setting::of(seed).play();
+    }
+}
+
+#[test]
+fn nothing_that_must_not_happen_does() {
+    let first = number("NIGHTSHIFT_PROOF_SEED").unwrap_or(1);
+    let device_rounds = number("NIGHTSHIFT_PROOF_DEVICE_ROUNDS");
+    let usual = if device_rounds.is_some() { u64::MAX } else { WORLDS };
+    let worlds = number("NIGHTSHIFT_PROOF_WORLDS").unwrap_or(usual);
+    let longest = number("NIGHTSHIFT_PROOF_SECS").map_or(Duration::MAX, Duration::from_secs);
+    let began = Instant::now();
+    let Played { tally, found } = play(first, worlds, device_rounds.unwrap_or(u64::MAX), longest);
+    println!("\n[[run]]\nfirst_seed = {first}\nseconds = {}\n{tally}", began.elapsed().as_secs());
+    assert!(found.is_empty(), "what must never happen did, by the seeds {found:?}");
     // What is never reached is not tested.
     if tally.worlds >= WORLDS {
         let faults = tally.faults();
         assert!(faults.iter().all(|(_, times)| *times > tally.worlds / 20), "{faults:?}");
-        assert!(2 * tally.sums > tally.worlds, "{tally:?}");
-        assert!(8 * tally.sums_with_missing > tally.sums, "{tally:?}");
+        assert!(2 * tally.versions > tally.worlds && 20 * tally.of_several > tally.versions, "{tally}");
+        assert!(8 * tally.sums_with_missing > tally.sums, "{tally}");
         // By the noise of all sums together: one of a thousand devices that adds none would show.
         let ratio = tally.noise / tally.planned_noise;
         let error = (2.0 / tally.planned_noise).sqrt();

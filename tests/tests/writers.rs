@@ -178,6 +178,7 @@ fn header(round: u64) -> TaskHeader {
         initial: Digest([3; 32]),
         adapter: Digest([4; 32]),
         folded: None,
+        gathered: None,
         optimizer: Digest([5; 32]),
         rounds_charged: round,
         last_round: round,

@@ -1,6 +1,7 @@
 //! The log on the side of whoever keeps it.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use thiserror::Error;
 
@@ -14,7 +15,8 @@ use crate::{advertisement::Advertisement, credential::Credential, identity::Iden
 #[derive(Clone, Debug, Default)]
 pub struct Book {
     tree: Tree,
-    devices: HashSet<[u8; 16]>,
+    /// When each device enrolled first, in seconds since 1970.
+    devices: HashMap<[u8; 16], u64>,
     /// The device of the last entry, where it is new by it.
     newest: Option<[u8; 16]>,
     head: Option<SignedHead>,
@@ -44,8 +46,14 @@ impl Book {
     pub fn append(&mut self, leaf: &Leaf) -> u64 {
         let place = self.tree.size();
         self.newest = match leaf {
-            Leaf::Credential { device, .. } if self.devices.insert(*device) => Some(*device),
-            Leaf::Credential { .. } | Leaf::Revocation { .. } | Leaf::Version { .. } => None,
+            Leaf::Credential { device, enrolled_unix_secs, .. } => match self.devices.entry(*device) {
+                Entry::Vacant(new) => {
+                    new.insert(*enrolled_unix_secs);
+                    Some(*device)
+                }
+                Entry::Occupied(_) => None,
+            },
+            Leaf::Revocation { .. } | Leaf::Version { .. } => None,
         };
         self.tree.append(leaf.hash());
         place
@@ -69,6 +77,16 @@ impl Book {
         self.tree.size()
     }
 
+    /// The devices that ever enrolled.
+    pub fn devices(&self) -> u64 {
+        self.devices.len() as u64
+    }
+
+    /// Those of them that enrolled first at this second or later, by what their entries say.
+    pub fn enrolled_since(&self, unix_secs: u64) -> u64 {
+        self.devices.values().filter(|enrolled| **enrolled >= unix_secs).count() as u64
+    }
+
     /// The last head, if there is one.
     pub const fn head(&self) -> Option<&SignedHead> {
         self.head.as_ref()
@@ -80,7 +98,7 @@ impl Book {
         let head = Head {
             size: self.tree.size(),
             root: self.tree.root(self.tree.size()).unwrap_or_default(),
-            devices: self.devices.len() as u64,
+            devices: self.devices(),
             // As the clock says: one that was ahead and is right again would keep heads in the future else.
             unix_secs: now_unix_secs,
             previous: before.map_or([0; 32], Head::digest),
@@ -100,7 +118,7 @@ impl Book {
         let Some(own) = self.tree.root(size) else {
             return Err(BookError::Short { size, have: self.tree.size() });
         };
-        if own != root || (size == self.tree.size() && devices != self.devices.len() as u64) {
+        if own != root || (size == self.tree.size() && devices != self.devices()) {
             return Err(BookError::Other { size });
         }
         self.head = Some(head);

@@ -5,7 +5,7 @@ use std::fmt;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use thiserror::Error;
 
-use super::note::{Line, Note, Witness};
+use super::note::{Line, LogKey, Note, Witness};
 use crate::{
     hash,
     identity::{IdentityKey, IdentityPublic},
@@ -111,6 +111,11 @@ pub struct SignedHead {
     note: Note,
 }
 
+/// What signs the log of an authority, as its witnesses know it.
+pub fn log_key(authority: &IdentityPublic) -> LogKey {
+    LogKey::new(origin(authority), *authority)
+}
+
 impl SignedHead {
     /// The head that a text is. Fails unless it is of this authority's log, signed by it.
     pub fn parse(text: &str, authority: &IdentityPublic) -> Result<Self, HeadError> {
@@ -161,16 +166,21 @@ impl SignedHead {
         format!("old {seen}\n{path}\n{self}")
     }
 
-    /// The same head with the signature that this witness answered. Fails where there is none of it in the answer.
+    /// The same head with the signature that this witness answered, in the place of an earlier one of it. Fails where there is
+    /// none of it in the answer; nothing else of the answer is taken.
     pub fn signed_by(mut self, witness: &Witness, answer: &str) -> Result<Self, HeadError> {
         let lines: Option<Vec<Line>> = answer.lines().map(Line::parse).collect();
         let lines = lines.ok_or(HeadError::Written)?;
-        let answered = Note { text: self.note.text.clone(), lines };
-        if witness.saw(&answered).is_none() {
-            return Err(HeadError::Signature);
-        }
-        self.note.lines.extend(answered.lines.into_iter().filter(|line| witness.has(line)));
+        let its = lines.into_iter().find(|line| witness.says(line, &self.note.text).is_some());
+        let its = its.ok_or(HeadError::Signature)?;
+        self.note.lines.retain(|line| !witness.has(line));
+        self.note.lines.push(its);
         Ok(self)
+    }
+
+    /// When a witness says that it saw it, if it does.
+    pub fn seen_at(&self, witness: &Witness) -> Option<u64> {
+        witness.saw(&self.note)
     }
 
     /// The same head, which the holder of this key, a witness called `name`, saw at this time.
@@ -268,7 +278,15 @@ mod tests {
         assert_eq!(signed.clone().signed_by(&witness, ""), Err(HeadError::Signature));
         assert_eq!(signed.clone().signed_by(&witness, "sorry"), Err(HeadError::Written));
         let stranger = Witness::new("w", key.public()).unwrap();
-        assert_eq!(signed.signed_by(&stranger, line), Err(HeadError::Signature));
+        assert_eq!(signed.clone().signed_by(&stranger, line), Err(HeadError::Signature));
+        // Of many lines one is taken, and a later answer takes its place: no witness makes a head longer and longer.
+        let forged = line.replace("AAAF", "AAAG");
+        let many = format!("{forged}\n{forged}\n{line}\n{line}\n");
+        let both = signed.signed_by(&witness, &many).unwrap();
+        assert_eq!((both.to_string(), both.seen_at(&witness)), (answer.clone(), Some(5)));
+        let later = both.clone().witnessed("w", &other, 6).to_string();
+        let both = both.signed_by(&witness, later.lines().last().unwrap()).unwrap();
+        assert_eq!((both.to_string().len(), both.seen_at(&witness)), (answer.len(), Some(6)));
     }
 
     #[test]

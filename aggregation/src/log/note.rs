@@ -69,9 +69,13 @@ impl Note {
 impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.text)?;
-        self.lines
-            .iter()
-            .try_for_each(|line| writeln!(f, "{LINE}{} {}", line.name, BASE64_STANDARD.encode(&line.bytes)))
+        self.lines.iter().try_for_each(|line| writeln!(f, "{line}"))
+    }
+}
+
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{LINE}{} {}", self.name, BASE64_STANDARD.encode(&self.bytes))
     }
 }
 
@@ -98,6 +102,70 @@ fn is_name(name: &str) -> bool {
 fn key_hash(name: &str, kind: u8, key: &IdentityPublic) -> [u8; 4] {
     let [one, two, three, four, ..] = sha256(&[name.as_bytes(), b"\n", &[kind], &key.0]);
     [one, two, three, four]
+}
+
+/// The text of a key by which others verify: `NAME+HASH+KEY` ([signed-note](https://c2sp.org/signed-note)).
+fn write_verifier(f: &mut fmt::Formatter<'_>, kind: u8, (name, key): (&str, &IdentityPublic)) -> fmt::Result {
+    let hash = u32::from_be_bytes(key_hash(name, kind, key));
+    let key = BASE64_STANDARD.encode([[kind].as_slice(), &key.0].concat());
+    write!(f, "{name}+{hash:08x}+{key}")
+}
+
+/// The name and the key that such a text is of, if it is one of this kind.
+fn read_verifier(text: &str, kind: u8) -> Option<(String, IdentityPublic)> {
+    let mut parts = text.trim().splitn(3, '+');
+    let (name, hash, key) = (parts.next()?, parts.next()?, parts.next()?);
+    let key = BASE64_STANDARD.decode(key).ok()?;
+    let (found, key) = key.split_first()?;
+    let key = IdentityPublic(key.try_into().ok()?);
+    let own = u32::from_be_bytes(key_hash(name, kind, &key));
+    let fits = *found == kind && format!("{own:08x}") == hash && is_name(name) && key.check().is_ok();
+    fits.then(|| (name.to_owned(), key))
+}
+
+/// What signs a log, as its witnesses know it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogKey {
+    name: String,
+    key: IdentityPublic,
+}
+
+/// Why a text is not the key of a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error(
+    "not the key of a log: expected NAME+HASH+KEY, of the kind that signs by Ed25519 (https://c2sp.org/signed-note)"
+)]
+pub struct LogKeyError;
+
+impl LogKey {
+    /// The key of a log that is called `name`, which has no space and no plus.
+    pub(super) fn new(name: String, key: IdentityPublic) -> Self {
+        Self { name, key }
+    }
+
+    /// What the log is called: the first line of its heads.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether it signed a note.
+    pub(super) fn signed(&self, note: &Note) -> bool {
+        note.is_signed_by(&self.name, &self.key)
+    }
+}
+
+impl FromStr for LogKey {
+    type Err = LogKeyError;
+
+    fn from_str(text: &str) -> Result<Self, LogKeyError> {
+        read_verifier(text, PLAIN).map(|(name, key)| Self { name, key }).ok_or(LogKeyError)
+    }
+}
+
+impl fmt::Display for LogKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_verifier(f, PLAIN, (&self.name, &self.key))
+    }
 }
 
 /// Somebody who signs heads of logs of others: that this is the log, as far as
@@ -129,13 +197,21 @@ impl Witness {
 
     /// When the witness says that it saw the text, if it says so.
     pub(super) fn saw(&self, note: &Note) -> Option<u64> {
-        note.lines.iter().filter(|line| self.has(line)).find_map(|line| {
-            let (_, rest) = line.bytes.split_first_chunk::<4>()?;
-            let (secs, signature) = rest.split_first_chunk()?;
-            let secs = u64::from_be_bytes(*secs);
-            let signature = Signature(signature.try_into().ok()?);
-            self.key.verify_text(&cosigned(secs, &note.text), &signature).then_some(secs)
-        })
+        note.lines.iter().find_map(|line| self.says(line, &note.text))
+    }
+
+    /// When the witness says by a line that it saw a text, if it does.
+    pub(super) fn says(&self, line: &Line, text: &str) -> Option<u64> {
+        let rest = Some(line).filter(|line| self.has(line))?.bytes.get(4..)?;
+        let (secs, signature) = rest.split_first_chunk()?;
+        let secs = u64::from_be_bytes(*secs);
+        let signature = Signature(signature.try_into().ok()?);
+        self.key.verify_text(&cosigned(secs, text), &signature).then_some(secs)
+    }
+
+    /// What it is called.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// Its key.
@@ -160,29 +236,13 @@ impl FromStr for Witness {
     type Err = WitnessError;
 
     fn from_str(text: &str) -> Result<Self, WitnessError> {
-        let mut parts = text.trim().splitn(3, '+');
-        let (Some(name), Some(hash), Some(key)) = (parts.next(), parts.next(), parts.next()) else {
-            return Err(WitnessError);
-        };
-        let key = BASE64_STANDARD.decode(key).map_err(|_| WitnessError)?;
-        let (COSIGNATURE, key) = key.split_first().map(|(kind, key)| (*kind, key)).ok_or(WitnessError)?
-        else {
-            return Err(WitnessError);
-        };
-        let key = IdentityPublic(key.try_into().map_err(|_| WitnessError)?);
-        let own = u32::from_be_bytes(key_hash(name, COSIGNATURE, &key));
-        if format!("{own:08x}") != hash {
-            return Err(WitnessError);
-        }
-        Self::new(name, key)
+        read_verifier(text, COSIGNATURE).map(|(name, key)| Self { name, key }).ok_or(WitnessError)
     }
 }
 
 impl fmt::Display for Witness {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let hash = u32::from_be_bytes(key_hash(&self.name, COSIGNATURE, &self.key));
-        let key = BASE64_STANDARD.encode([[COSIGNATURE].as_slice(), &self.key.0].concat());
-        write!(f, "{}+{hash:08x}+{key}", self.name)
+        write_verifier(f, COSIGNATURE, (&self.name, &self.key))
     }
 }
 
@@ -218,6 +278,32 @@ mod tests {
             assert_eq!(other.parse::<Witness>(), Err(WitnessError), "{other}");
         }
         assert!(Witness::new("with space", key.public()).is_err());
+    }
+
+    /// A head of a staging log of Certificate Transparency, which transparency.dev's and others' witnesses signed in public, and
+    /// the key that one of them publishes.
+    #[test]
+    fn a_head_that_another_program_cosigned_is_seen_by_its_witness() {
+        let note = "arche2025h1.staging.ct.transparency.dev\n1432088532\nU7WM79jrzyhGZ5/GUBTpM7NzwdyfFx61t3RovgcC4Ro=\n\n\
+            \u{2014} witness1.smartit.nu/witness1 pIyCDwAAAABqEiEghIp82KWebrw7/oHQwlTAm3g2RKS4+eebl8eO0WH+/iEcxZ75W3u5hNI7TOQtmJbqmNWVuE0tgh0XwzdZsDsUAQ==\n\
+            \u{2014} remora.n621.de 2net5wAAAABqEiEgPlfF3V06o0Y+fHM+J5J9s27wgxxcOVSpZ/2g/KSiXCg9DEZI+aVCIobWX9sXTynk5XeU/zZ0WBxtqB0DrAWfBw==\n";
+        let witness = |key: &str| key.parse::<Witness>().unwrap();
+        let remora = witness("remora.n621.de+da77ade7+BOvN63jn/bLvkieywe8R6UYAtVtNbZpXh34x7onlmtw2");
+        let smartit =
+            witness("witness1.smartit.nu/witness1+a48c820f+BPSFWg9G6KPiO7QPryYO5Xq4oYJJ+kAvLKLSimDhoxMO");
+        let other = witness("rgdd.se/poc-witness+db03732e+BCjJKlo6BU0xfIb8LutqerIFTWIXEA0L5n3tW3QyPFgG");
+        let mut read = Note::parse(note).unwrap();
+        assert_eq!(remora.saw(&read), Some(1_779_573_024));
+        assert_eq!(smartit.saw(&read), Some(1_779_573_024));
+        assert_eq!(other.saw(&read), None);
+        read.text = read.text.replace("1432088532", "1432088533");
+        assert_eq!((remora.saw(&read), smartit.saw(&read)), (None, None));
+        // The key of the log itself, which signs in the same form.
+        let key =
+            "arche2025h1.staging.ct.transparency.dev+ba2f06c0+AU0vHmlGCS/PdN8b2OaGmKprLI8HKM+dJ472xgFYh15f";
+        assert_eq!(key.parse::<LogKey>().unwrap().to_string(), key);
+        assert_eq!(key.parse::<Witness>(), Err(WitnessError));
+        assert_eq!(remora.to_string().parse::<LogKey>(), Err(LogKeyError));
     }
 
     #[test]

@@ -8,18 +8,13 @@ use super::{Book, SignedHead};
 #[derive(Clone, Debug, Default)]
 pub struct EnrollmentLog {
     book: Arc<RwLock<Book>>,
-    witnessed: Arc<RwLock<Witnessed>>,
+    /// The last head that enough witnesses signed, where rounds are about such.
+    witnessed: Arc<RwLock<Option<SignedHead>>>,
 }
 
-/// Which heads rounds are about.
-#[derive(Debug, Default)]
-enum Witnessed {
-    /// The newest.
-    #[default]
-    NotNeeded,
-    /// This one, which witnesses signed; none yet.
-    By(Option<SignedHead>),
-}
+/// How much younger the newest head may be than the last one that witnesses signed, in seconds: devices take none that is older
+/// than a day by default, and a head is signed every half hour.
+const MOST_BEHIND_SECS: u64 = 23 * 3600;
 
 impl EnrollmentLog {
     /// The log as it is.
@@ -27,16 +22,24 @@ impl EnrollmentLog {
         Self { book: Arc::new(RwLock::new(book)), witnessed: Arc::default() }
     }
 
-    /// From now on rounds are about heads that witnesses signed: this one, and later ones that are given here.
-    pub fn goes_by_witnessed(&self, head: Option<SignedHead>) {
-        *self.witnessed.write().unwrap_or_else(PoisonError::into_inner) = Witnessed::By(head);
+    /// From now on rounds are about this head, which enough witnesses signed, until a later one is given here.
+    pub fn goes_by_witnessed(&self, head: SignedHead) {
+        *self.witnessed.write().unwrap_or_else(PoisonError::into_inner) = Some(head);
     }
 
-    /// The head that rounds are about which are opened now.
+    /// The head that rounds are about which are opened now: the last one that enough witnesses signed, where that is waited for.
+    /// Where there was none within a day, it is the newest one: devices that demand witnesses refuse it, and the others go on.
     pub fn published(&self) -> Option<SignedHead> {
-        match &*self.witnessed.read().unwrap_or_else(PoisonError::into_inner) {
-            Witnessed::NotNeeded => self.read().head().cloned(),
-            Witnessed::By(head) => head.clone(),
+        let newest = self.read().head().cloned();
+        let witnessed = self.witnessed.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let secs = |head: &SignedHead| head.head().unix_secs;
+        match (newest, witnessed) {
+            (Some(newest), Some(witnessed))
+                if secs(&newest).saturating_sub(secs(&witnessed)) <= MOST_BEHIND_SECS =>
+            {
+                Some(witnessed)
+            }
+            (newest, _) => newest,
         }
     }
 
@@ -49,5 +52,36 @@ impl EnrollmentLog {
     /// To let it grow.
     pub fn write(&self) -> RwLockWriteGuard<'_, Book> {
         self.book.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{identity::IdentityKey, log::Leaf};
+
+    #[test]
+    fn rounds_are_about_heads_that_witnesses_signed_while_there_are_such() {
+        let (key, hour) = (IdentityKey::from_seed(&[1; 32]), 3600);
+        let log = EnrollmentLog::default();
+        assert_eq!(log.published(), None);
+        let grow = |unix_secs| {
+            let mut book = log.write();
+            book.append(&Leaf::Revocation { device: [1; 16], unix_secs });
+            book.sign(&key, unix_secs);
+            book.head().cloned().unwrap()
+        };
+        let (first, at) = (grow(100 * hour), || log.published().unwrap().head().size);
+        assert_eq!(at(), 1);
+        log.goes_by_witnessed(first);
+        grow(101 * hour);
+        assert_eq!(at(), 1);
+        let third = grow(123 * hour);
+        assert_eq!(at(), 1);
+        // Too long ago.
+        grow(124 * hour);
+        assert_eq!(at(), 4);
+        log.goes_by_witnessed(third);
+        assert_eq!(at(), 3);
     }
 }

@@ -22,6 +22,7 @@ use crate::server::{self, Server, ServerError};
 
 mod commands;
 mod until;
+mod witnessing;
 
 use until::Until;
 
@@ -78,6 +79,18 @@ enum Command {
         #[arg(long, default_value = "coordinator")]
         name: String,
     },
+    /// Show how the log of what was stated is, and who signs it: its key, its heads, its witnesses.
+    Log {
+        /// How to print.
+        #[arg(long, value_enum, default_value_t = Format::Text)]
+        format: Format,
+    },
+    /// Be a witness of logs of others: sign heads that go on from all that was seen. It has a folder and a key of its own, and
+    /// reads no configuration.
+    Witness {
+        #[command(subcommand)]
+        command: witnessing::WitnessCommand,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -121,6 +134,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 async fn perform(Arguments { config: path, command }: Arguments) -> Result<(), CliError> {
+    if let Command::Witness { command } = command {
+        // Whoever is a witness has no configuration of an authority.
+        return witnessing::perform(command).await;
+    }
     let config = Config::load(&path).map_err(|error| {
         CliError::Input(format!("{error}; deploy/authority.toml shows every key with its default"))
     })?;
@@ -145,6 +162,8 @@ async fn perform(Arguments { config: path, command }: Arguments) -> Result<(), C
             commands::revoke_device(&config, device).await
         }
         Command::CoordinatorFile { out, name } => commands::coordinator_file(&config, &out, name).await,
+        Command::Log { format } => commands::show_log(&config, format).await,
+        Command::Witness { command } => witnessing::perform(command).await,
     }
 }
 
@@ -173,6 +192,7 @@ async fn serve(config: Config, path: &Path) -> Result<(), CliError> {
     let stop = stop::on_signal().map_err(|error| CliError::Internal(format!("no signals: {error}")))?;
     let address = server.address();
     say(&format!("the enrollment authority {}", hex::encode(server.public().0)));
+    say(&format!("its log, for witnesses: {}", server.log_key()));
     say(&format!("listening on {address} for coordinators and operators of the authority"));
     let manager = Notifier::from_env().map_err(CliError::input)?;
     let keeper = server.keeper();
@@ -193,6 +213,7 @@ fn failure(error: ServerError) -> CliError {
         ServerError::Keeper(KeeperError::Key(_) | KeeperError::Pki(_) | KeeperError::Log(_))
         | ServerError::Pki(_)
         | ServerError::Tls(_)
+        | ServerError::Witness(_)
         | ServerError::NotThere(_)
         | ServerError::There(_) => CliError::input(error),
         ServerError::Listener(_) | ServerError::Service(_) => CliError::Network(error.to_string()),

@@ -10,6 +10,7 @@ use shell::home;
 use shell::logs::LogFormat;
 
 use crate::decide::Terms;
+use crate::witnesses::{self, WitnessKeys};
 
 const HOUR_SECS: u64 = 3600;
 const DAY_SECS: u64 = 24 * HOUR_SECS;
@@ -35,6 +36,10 @@ pub struct Config {
     pub renewal_grace_days: u32,
     /// How what happens is logged. Default for people.
     pub log_format: LogFormat,
+    /// How many witnesses must have signed a head of the log that rounds are about. Default 0: none.
+    pub least_witnesses: u32,
+    /// Who is asked to sign heads of the log. Default none.
+    pub witness: Vec<WitnessKeys>,
     /// How long certificates last.
     pub certificates: Certificates,
 }
@@ -63,6 +68,8 @@ impl Default for Config {
             credential_hours: 720,
             renewal_grace_days: 90,
             log_format: LogFormat::Text,
+            least_witnesses: 0,
+            witness: Vec::new(),
             certificates: Certificates::default(),
         }
     }
@@ -97,7 +104,7 @@ impl Config {
         ] {
             require(value >= 1, key, "at least 1", &value)?;
         }
-        Ok(())
+        witnesses::check(&self.witness, self.least_witnesses)
     }
 
     /// What devices are granted.
@@ -144,7 +151,7 @@ mod tests {
         assert_eq!(parse(SAMPLE).unwrap(), Config::default());
         assert_eq!(parse("").unwrap(), Config::default());
         let keys: toml::Table = SAMPLE.parse().unwrap();
-        assert_eq!((keys.len(), keys["certificates"].as_table().unwrap().len()), (8, 4));
+        assert_eq!((keys.len(), keys["certificates"].as_table().unwrap().len()), (9, 4));
     }
 
     #[test]
@@ -154,6 +161,11 @@ mod tests {
             ("most_enrolled_a_day = 0", "most_enrolled_a_day must be at least 1, got 0"),
             ("[certificates]\ncoordinator_days = 0", "certificates.coordinator_days must be at least 1"),
             ("listen = '0.0.0.0'", "has no port"),
+            (
+                "least_witnesses = 1",
+                "least_witnesses must be at most as many as there are [[witness]], got 1",
+            ),
+            ("[[witness]]\nkey = 'owl'\nurl = 'http://localhost'", "not the key of a witness"),
         ] {
             let message = parse(text).unwrap_err().to_string();
             assert!(message.contains(words) && message.contains("authority.toml"), "{message}");

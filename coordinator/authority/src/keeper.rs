@@ -17,7 +17,7 @@
 //! machine.
 
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aggregation::log::Leaf;
 use aggregation::{Credential, IdentityKey, IdentityPublic, Logged, Signature};
@@ -92,7 +92,7 @@ pub struct Keeper {
     key: IdentityKey,
     terms: Terms,
     list: List,
-    log: KeptLog,
+    log: Arc<KeptLog>,
     /// Who may call.
     pub peers: Peers,
     /// Held from what is read to what is written.
@@ -107,13 +107,18 @@ impl Keeper {
         load_or_create_seed(&folder.join(SEED_FILE), &SystemRandom::new(), &mut seed)?;
         let peers = Peers::open(store.clone(), authority)?;
         let key = IdentityKey::from_seed(&seed);
-        let (list, log) = (List::new(store.clone()), KeptLog::open(store.clone(), key.public())?);
+        let (list, log) = (List::new(store.clone()), Arc::new(KeptLog::open(store.clone(), key.public())?));
         Ok(Self { list, log, store, key, terms, peers, deciding: Mutex::new(()) })
     }
 
     /// The key that verifies what is stated of devices.
     pub fn public(&self) -> IdentityPublic {
         self.key.public()
+    }
+
+    /// The log of all that was stated.
+    pub fn log(&self) -> Arc<KeptLog> {
+        Arc::clone(&self.log)
     }
 
     /// Returns when nobody works on a request. Blocks.

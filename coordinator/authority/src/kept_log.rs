@@ -4,11 +4,12 @@
 //! | --- | --- | --- |
 //! | `enrollment log` | place, eight bytes, the highest first | a [`Leaf`]'s bytes, in hex |
 //! | `enrollment head` | `head` | the last [`SignedHead`]'s text |
+//! | `enrollment head` | `witnessed` | that of the last one that enough witnesses signed, where rounds are about such |
 //! | `unlogged versions` | task ‖ version | a [`Leaf::Version`]'s bytes, in hex, until it is an entry |
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use aggregation::log::{Book, BookError, EnrollmentLog, HeadError, Leaf, SignedHead};
+use aggregation::log::{Book, BookError, EnrollmentLog, HeadError, Leaf, SignedHead, Witness};
 use aggregation::{IdentityKey, IdentityPublic, Signature};
 use proto::admin::VersionStatus;
 use proto::ids::{DeviceId, Digest, TaskId};
@@ -20,6 +21,7 @@ pub const ENTRIES: &str = "enrollment log";
 /// The tree of the last head.
 pub const HEADS: &str = "enrollment head";
 const HEAD: &str = "head";
+const WITNESSED: &str = "witnessed";
 /// The tree of versions that wait to be entries.
 pub const UNLOGGED: &str = "unlogged versions";
 
@@ -225,6 +227,46 @@ impl KeptLog {
         batch.put(HEADS, HEAD, &head.to_string())?;
         self.store.commit_blocking(&batch)?;
         *self.log.write() = book;
+        Ok(())
+    }
+
+    /// Keeps what witnesses signed of a head; durable when this returns. Where enough of them did, rounds are about it from now on.
+    /// Blocks.
+    pub fn cosigned(&self, head: &SignedHead, is_enough: bool) -> Result<(), LogError> {
+        let _guard = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_newest = self.log.read().head().is_some_and(|newest| newest.head() == head.head());
+        let mut batch = Batch::new();
+        for (key, _) in [(HEAD, is_newest), (WITNESSED, is_enough)].iter().filter(|(_, so)| *so) {
+            batch.put(HEADS, *key, &head.to_string())?;
+        }
+        if is_newest || is_enough {
+            self.store.commit_blocking(&batch)?;
+        }
+        if is_newest {
+            self.log.write().set_head(head.clone())?;
+        }
+        if is_enough {
+            self.log.goes_by_witnessed(head.clone());
+        }
+        Ok(())
+    }
+
+    /// From now on rounds are about the last head that so many of these witnesses signed; about the newest where that is 0, or
+    /// there is none yet. Blocks.
+    pub fn go_by(&self, least: usize, witnesses: &[Witness]) -> Result<(), LogError> {
+        if least == 0 {
+            return Ok(());
+        }
+        let kept = self.store.get::<String>(HEADS, WITNESSED)?;
+        let kept = kept.map(|text| SignedHead::parse(&text, &self.authority)).transpose()?;
+        let newest = self.log.read().head().cloned();
+        let is_one = |head: &SignedHead| {
+            let root = self.log.read().tree().root(head.head().size);
+            root == Some(head.head().root) && head.seen_by(witnesses) >= least
+        };
+        if let Some(head) = newest.into_iter().chain(kept).find(is_one) {
+            self.log.goes_by_witnessed(head);
+        }
         Ok(())
     }
 

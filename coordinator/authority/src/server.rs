@@ -25,6 +25,7 @@ use crate::config::{Certificates, Config};
 use crate::keeper::peers::PeersError;
 use crate::keeper::{Keeper, KeeperError, OURS, SEED_FILE};
 use crate::service;
+use crate::witnesses::{WitnessOpenError, Witnesses};
 
 /// The file that says where the authority listens, `host:port`.
 pub const ADDRESS_FILE: &str = "authority.address";
@@ -56,6 +57,9 @@ pub enum ServerError {
     /// The operator has none.
     #[error(transparent)]
     Peers(#[from] PeersError),
+    /// A witness cannot be asked.
+    #[error(transparent)]
+    Witness(#[from] WitnessOpenError),
     /// There is no key.
     #[error("{} holds no enrollment authority; make one by `nightshift-authority init`", .0.display())]
     NotThere(PathBuf),
@@ -94,6 +98,7 @@ pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
     shown: Arc<Shown>,
+    witnesses: Arc<Witnesses>,
 }
 
 /// The certificate that the authority shows.
@@ -116,6 +121,8 @@ impl Server {
         let keeper = Arc::new(keeper(&config)?);
         let now = now_unix_secs();
         ensure_operator(&config, &keeper, now)?;
+        let log = keeper.log();
+        let witnesses = Witnesses::open(&config.witness, config.least_witnesses, (&keeper.public(), &log))?;
         let address = listener.local_addr().map_err(ServerError::Listener)?;
         let mut names = config.public_names.clone();
         if !address.ip().is_unspecified() {
@@ -131,7 +138,7 @@ impl Server {
         };
         files::write(&folder.join(ADDRESS_FILE), local.as_bytes(), Audience::Anyone)?;
         let shown = Arc::new(Shown { names, server_secs, expires_unix_secs, sender });
-        Ok(Self { config, keeper, listener, address, shown })
+        Ok(Self { config, keeper, listener, address, shown, witnesses: Arc::new(witnesses) })
     }
 
     /// Where coordinators and operators connect.
@@ -144,6 +151,11 @@ impl Server {
         self.keeper.public()
     }
 
+    /// What signs its log, as witnesses know it.
+    pub fn log_key(&self) -> String {
+        self.witnesses.log_key().to_string()
+    }
+
     /// What shows that it lives: nobody keeps the records for ever.
     pub fn keeper(&self) -> Arc<Keeper> {
         Arc::clone(&self.keeper)
@@ -151,7 +163,7 @@ impl Server {
 
     /// Serves until `shutdown` is canceled, or the store fails. Calls under way are given a moment to end.
     pub async fn serve(self, shutdown: CancellationToken) -> Result<(), ServerError> {
-        let Self { config, keeper, listener, shown, .. } = self;
+        let Self { config, keeper, listener, shown, witnesses, address: _ } = self;
         let stop = CancellationToken::new();
         // Whoever drops this future stops the service too.
         let _dropped = stop.clone().drop_guard();
@@ -167,7 +179,10 @@ impl Server {
             ..Limits::default()
         };
         let coordinator_secs = Certificates::secs(config.certificates.coordinator_days);
-        let routes = Routes::new(service::service(Arc::clone(&keeper), coordinator_secs)).prepare();
+        let routes =
+            Routes::new(service::service(Arc::clone(&keeper), coordinator_secs, Arc::clone(&witnesses)))
+                .prepare();
+        let asking = tokio::spawn(witnesses.keep(keeper.log()));
         let tls = shown.sender.subscribe();
         let mut served = tokio::spawn(listener::serve(
             listener,
@@ -188,6 +203,7 @@ impl Server {
             }
         };
         tracing::info!("stopping");
+        asking.abort();
         stop.cancel();
         if timeout(CLOSE_LIMIT, &mut served).await.is_err() {
             served.abort();

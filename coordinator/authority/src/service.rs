@@ -19,18 +19,24 @@ use tonic::{Request, Response, Status};
 use crate::clock::now_unix_secs;
 use crate::keeper::Keeper;
 use crate::keeper::peers::Part;
+use crate::witnesses::Witnesses;
 
 /// What is answered from.
 #[derive(Clone, Debug)]
 pub struct Service {
     keeper: Arc<Keeper>,
     coordinator_secs: u64,
+    witnesses: Arc<Witnesses>,
     said: Arc<Seldom>,
 }
 
 /// The service, with its limits. A coordinator's certificate lasts so many seconds.
-pub fn service(keeper: Arc<Keeper>, coordinator_secs: u64) -> AuthorityServer<Service> {
-    AuthorityServer::new(Service { keeper, coordinator_secs, said: Arc::default() })
+pub fn service(
+    keeper: Arc<Keeper>,
+    coordinator_secs: u64,
+    witnesses: Arc<Witnesses>,
+) -> AuthorityServer<Service> {
+    AuthorityServer::new(Service { keeper, coordinator_secs, witnesses, said: Arc::default() })
         .max_decoding_message_size(MAX_DEVICE_BYTES)
         .max_encoding_message_size(usize::MAX)
 }
@@ -100,6 +106,9 @@ impl Service {
             }
             (AuthorityRequest::ReadLog { from }, Asking::Coordinator(_) | Asking::Operator) => {
                 Ok(AuthorityReply::Log(keeper.log_part(from)?))
+            }
+            (AuthorityRequest::ShowLog, Asking::Coordinator(_) | Asking::Operator) => {
+                Ok(AuthorityReply::LogStatus(self.witnesses.status(&keeper.log(), now)))
             }
             (AuthorityRequest::LogVersion(entry), Asking::Coordinator(_)) => {
                 keeper.log_version(&entry, now)?;

@@ -280,6 +280,8 @@ pub(crate) fn plan(devices: u16, coordinates: u32) -> Plan {
         join_millis: STEP_MILLIS,
         step_millis: STEP_MILLIS,
         grace_millis: 0,
+        rounds: 1,
+        min_rounds: 1,
         missing_permille: 300,
     };
     plan

@@ -12,6 +12,7 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::chain::{self, Signed, ToSign};
 use crate::config::{IssuerKeys, IssuerKind};
@@ -100,6 +101,15 @@ impl CertIssuer {
             Self::Own => &[],
             Self::Outside(outside) => &outside.roots,
         }
+    }
+
+    /// When the first of their certificates ends, in seconds since 1970, where there are such.
+    pub fn roots_end_unix_secs(&self) -> Option<u64> {
+        let ends = |root: &CertificateDer<'static>| {
+            let (_, read) = X509Certificate::from_der(root).ok()?;
+            u64::try_from(read.validity().not_after.timestamp()).ok()
+        };
+        self.roots().iter().filter_map(ends).min()
     }
 }
 

@@ -2,12 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use proto::files;
 use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
-
-/// The most bytes of a file of certificates.
-const MOST_BYTES: u64 = 1 << 20;
+use serving::post;
 
 /// Why hooks cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -32,9 +28,5 @@ pub enum OpenError {
 
 /// All certificates of a file in PEM; at least one.
 pub(crate) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, OpenError> {
-    let unusable = |why: String| OpenError::Unusable { path: path.to_owned(), why };
-    let pem = files::read_regular(path, MOST_BYTES).map_err(|error| unusable(error.to_string()))?;
-    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
-    let read = read.map_err(|error| unusable(format!("it is not in PEM: {error}")))?;
-    if read.is_empty() { Err(unusable("it holds no certificate in PEM".to_owned())) } else { Ok(read) }
+    post::certificates(path).map_err(|why| OpenError::Unusable { path: path.to_owned(), why })
 }

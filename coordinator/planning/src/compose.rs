@@ -177,6 +177,8 @@ impl PlanOptions {
                 versions: self.versions,
                 cohort: *cohort,
                 report_goal: self.report_goal.unwrap_or_else(|| default_goal(*cohort, corrupt_permille)),
+                rounds: self.rounds,
+                min_rounds: self.min_rounds.unwrap_or(self.rounds),
                 join_millis: self.join_secs.saturating_mul(1000),
                 step_millis: self.step_secs.saturating_mul(1000),
                 grace_millis: self.grace_secs.saturating_mul(1000),

@@ -104,13 +104,20 @@ pub struct PlanOptions {
     /// least the quorum.
     #[arg(long, help_heading = "Rounds")]
     pub report_goal: Option<u32>,
+    /// Most rounds of one version, beside each other, whose sums are added up: for versions of more devices than fit one sum.
+    #[arg(long, help_heading = "Rounds", default_value_t = 1)]
+    pub rounds: u32,
+    /// Fewest rounds whose sums make a version; all by default.
+    #[arg(long, help_heading = "Rounds", value_name = "ROUNDS")]
+    pub min_rounds: Option<u32>,
     /// Seconds that a round waits for devices that have finished training.
     #[arg(long, help_heading = "Rounds", default_value_t = JOIN_SECS)]
     pub join_secs: u64,
     /// Seconds that each later step of a round waits.
     #[arg(long, help_heading = "Rounds", default_value_t = STEP_SECS)]
     pub step_secs: u64,
-    /// Seconds that a round waits for stragglers once the report goal is reached.
+    /// Seconds that a round waits for stragglers once the report goal is reached, and a version for further rounds that lack
+    /// theirs once it has sums enough.
     #[arg(long, help_heading = "Rounds", default_value_t = GRACE_SECS)]
     pub grace_secs: u64,
 }
@@ -145,6 +152,8 @@ impl Default for PlanOptions {
             participations: None,
             corrupt_permille: None,
             report_goal: None,
+            rounds: 1,
+            min_rounds: None,
             join_secs: JOIN_SECS,
             step_secs: STEP_SECS,
             grace_secs: GRACE_SECS,

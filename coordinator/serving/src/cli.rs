@@ -35,7 +35,8 @@ pub fn bind(address: SocketAddr, key: &str, path: &Path) -> Result<TcpListener, 
     })
 }
 
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+/// Listens on an address. For use in a runtime only.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     // A restart need not wait for connections of the process before it.
     #[cfg(unix)]

@@ -53,6 +53,16 @@
   // In the words of `nightshift task show`.
   function waits(status) {
     if (status.state !== "active") return null;
+    const sums = status.gathering;
+    return sums ? `${gathered(sums)}; ${waitsInRound(status)}` : waitsInRound(status);
+  }
+
+  function gathered({ sums, least, most, open, devices }) {
+    const wanted = least === most ? most : `${least} to ${most}`;
+    return `${sums} of ${wanted} sums are there, of ${devices} devices, ${open} ${open === 1 ? "round is" : "rounds are"} open`;
+  }
+
+  function waitsInRound(status) {
     const round = status.round;
     if (!round) return status.open_round || "no round is open: the first device that has trained this version opens one";
     const what = round.joining
@@ -201,6 +211,8 @@
     byId("certificates").replaceChildren(table("The coordinator's own, and its operators'", ["whose", "ends"], [
       ["this server (it makes the next one by itself)", day(health.server_expires_unix_secs)],
       ["its authority", day(health.authority_expires_unix_secs)],
+      ...(health.issuer_expires_unix_secs ? [["who signs devices' certificates", day(health.issuer_expires_unix_secs)]] : []),
+      ...(health.authority ? [["its file for the enrollment authority", day(health.authority.certificate_expires_unix_secs)]] : []),
       ...seen.operators.map((one) => [`operator ${one.name}`, day(one.expires_unix_secs) + (one.ends_soon ? ", soon" : "")]),
     ]));
     byId("turned-away").replaceChildren(health.turned_away.length

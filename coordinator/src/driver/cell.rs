@@ -14,9 +14,8 @@ use std::time::Duration;
 use proto::admin::{PrivacySpent, TaskState, TaskStatus};
 use proto::ids::{DeviceId, Digest, SessionId, TaskId, Timestamp};
 use proto::message::Published;
-use task::held::Step;
-use task::round::PhaseName;
-use task::{Spending, Task};
+use task::round::Steps;
+use task::{Gathered, Spending, Task};
 use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 use tokio::time::{Instant, sleep_until};
 
@@ -53,14 +52,14 @@ pub(super) struct Cell {
     pub(super) trouble: Trouble,
     /// When something is due, if anything is.
     due: watch::Sender<Option<Timestamp>>,
-    /// The step of the open round, for whoever waits for the next.
-    step: watch::Sender<Step>,
+    /// The steps of the open rounds, for whoever waits for the next.
+    steps: watch::Sender<Arc<Steps>>,
     /// What all tasks tell of.
     phases: Arc<Phases>,
 }
 
 /// What a step left, as far as everybody has to know it at once.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Seen {
     pub(super) is_active: bool,
     /// Whether it is durable that the task is over.
@@ -69,9 +68,9 @@ pub(super) struct Seen {
     pub(super) published: Published,
     /// Whether everything that was decided is durable.
     pub(super) is_saved: bool,
-    /// The newest round, over or not.
-    session: Option<SessionId>,
-    open: Step,
+    /// Of the rounds that are known, over or not.
+    sessions: Arc<BTreeSet<SessionId>>,
+    open: Arc<Steps>,
     /// How often places of it came free; none where it gives no work.
     places: Option<u64>,
 }
@@ -88,33 +87,34 @@ struct Shown {
 }
 
 /// What of a task is shown as it is after each step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Standing {
     state: TaskState,
     version: u32,
     spending: Spending,
-    open: Option<(SessionId, PhaseName)>,
+    sums: u32,
+    open: Steps,
 }
 
 impl Standing {
     fn of(task: &Task) -> Self {
-        let (spending, open) = (task.spending(), task.open_round());
-        Self { state: task.record().state, version: task.version(), spending, open }
+        let (spending, open) = (task.spending(), task.open_rounds());
+        let sums = task.gathered().map_or(0, Gathered::rounds);
+        Self { state: task.record().state, version: task.version(), spending, sums, open }
     }
 }
 
 impl Seen {
-    fn of(entry: &Entry, session_before: Option<SessionId>) -> Self {
-        let (task, open) = (entry.task(), entry.task().open_round());
-        let session = open.map(|(session, _)| session).or(session_before);
+    fn of(entry: &Entry) -> Self {
+        let task = entry.task();
         Self {
             is_active: task.is_active(),
             is_over: entry.header().state.is_over(),
             rounds_charged: task.rounds_charged(),
             published: task.published(),
             is_saved: entry.is_saved(),
-            session: session.filter(|session| task.has_session(*session)),
-            open,
+            sessions: Arc::new(task.sessions()),
+            open: Arc::new(task.open_rounds()),
             places: task.is_active().then(|| task.openings_of_places()),
         }
     }
@@ -138,12 +138,12 @@ impl Cell {
             stepping: AtomicU64::new(0),
             since: Instant::now(),
             is_broken: AtomicBool::new(false),
-            seen: RwLock::new(Seen::of(&entry, None)),
+            seen: RwLock::new(Seen::of(&entry)),
             shown: RwLock::new(shown),
             declined: entry.declined(),
             trouble: Trouble::of(task.id()),
             due: watch::Sender::new(task.poll_timeout()),
-            step: watch::Sender::new(task.open_round()),
+            steps: watch::Sender::new(Arc::new(task.open_rounds())),
             phases,
             entry: Arc::new(Mutex::new(entry)),
         }
@@ -200,12 +200,12 @@ impl Cell {
     }
 
     pub(super) fn seen(&self) -> Seen {
-        *self.seen.read().unwrap_or_else(PoisonError::into_inner)
+        self.seen.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Whether the newest round is this session's.
+    /// Whether one of the rounds that are known is this session's.
     pub(super) fn has_session(&self, session: SessionId) -> bool {
-        self.seen().session == Some(session)
+        self.seen.read().unwrap_or_else(PoisonError::into_inner).sessions.contains(&session)
     }
 
     pub(super) fn was_declined_by(&self, device: DeviceId) -> bool {
@@ -228,26 +228,26 @@ impl Cell {
         self.due.subscribe()
     }
 
-    /// The step of the open round, now and later.
-    pub(super) fn step(&self) -> watch::Receiver<Step> {
-        self.step.subscribe()
+    /// The steps of the open rounds, now and later.
+    pub(super) fn steps(&self) -> watch::Receiver<Arc<Steps>> {
+        self.steps.subscribe()
     }
 
     /// Brings up to date what others see.
     fn publish(&self, entry: &Entry) {
         let before = self.seen();
-        let now = Seen::of(entry, before.session);
-        *self.seen.write().unwrap_or_else(PoisonError::into_inner) = now;
+        let now = Seen::of(entry);
+        *self.seen.write().unwrap_or_else(PoisonError::into_inner) = now.clone();
         self.show(entry);
         if now.open != before.open {
             self.phases.rounds.send_modify(|rounds| {
-                if let Some((session, _)) = before.open {
-                    rounds.remove(&session);
+                for session in before.open.keys() {
+                    rounds.remove(session);
                 }
-                rounds.extend(now.open);
+                rounds.extend(now.open.iter().map(|(session, phase)| (*session, *phase)));
                 entry.metrics().steps(rounds, clock::now());
             });
-            self.step.send_replace(now.open);
+            self.steps.send_replace(Arc::clone(&now.open));
         }
         if now.places != before.places {
             self.phases.places.send_modify(|known| {
@@ -270,7 +270,7 @@ impl Cell {
         let standing = Standing::of(task);
         let (of, is_fresh) = {
             let shown = self.shown.read().unwrap_or_else(PoisonError::into_inner);
-            (shown.of, shown.talked == talked || shown.at.elapsed() < SHOWN_AGAIN)
+            (shown.of.clone(), shown.talked == talked || shown.at.elapsed() < SHOWN_AGAIN)
         };
         if standing == of && is_fresh {
             return;

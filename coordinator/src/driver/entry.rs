@@ -126,9 +126,8 @@ impl Entry {
         now: Timestamp,
         rng: &mut impl CryptoRng,
     ) -> Answer<Reply> {
-        let is_join = matches!(request, Request::Join { .. });
-        if is_join && self.kept.draining.load(Ordering::Acquire) && self.task.open_round().is_none() {
-            return Ok(Err(Rejection::Unavailable("the coordinator is stopping".to_owned())));
+        if self.kept.draining.load(Ordering::Acquire) {
+            self.task.drain();
         }
         let answer = self.task.handle(device, request, now, rng);
         self.talked += 1;
@@ -194,13 +193,13 @@ impl Entry {
         Ok(Ok(()))
     }
 
-    pub(super) fn abort_round(&mut self, now: Timestamp, rng: &mut impl CryptoRng) -> Answer<()> {
-        self.task.abort_round(now, rng);
+    pub(super) fn abort_rounds(&mut self, now: Timestamp, rng: &mut impl CryptoRng) -> Answer<()> {
+        self.task.abort_rounds(now, rng);
         self.persist()?;
         Ok(Ok(()))
     }
 
-    /// The sum that is due to be opened: to be asked after each step.
+    /// A sum that is due to be opened: to be asked after each step until there is none.
     pub(super) fn take_opening(&mut self, now: Timestamp) -> Option<Opening> {
         self.task.take_opening(now)
     }
@@ -233,7 +232,7 @@ impl Entry {
             self.unsaved.push(effect);
         }
         let (mut batch, mut header) = (Batch::new(), self.header.clone());
-        let mut published = Vec::new();
+        let (mut published, mut gathers) = (Vec::new(), false);
         for effect in &self.unsaved {
             match effect {
                 TaskEffect::FixSurvivors { round, survivors } => {
@@ -244,7 +243,9 @@ impl Entry {
                         records::put_participations(&mut batch, id, *device, *count)?;
                     }
                 }
-                TaskEffect::Commit { version, adapter, folded, optimizer, roster } => {
+                // What is kept is what there is now, with all sums that came since.
+                TaskEffect::Gathered { .. } => gathers = true,
+                TaskEffect::Commit { completed_by: _, version, adapter, folded, optimizer, roster } => {
                     header.adapter = Digest(self.kept.artifacts.put(adapter)?);
                     if let Some(folded) = folded {
                         header.folded = Some(Digest(self.kept.artifacts.put(folded)?));
@@ -261,6 +262,14 @@ impl Entry {
             }
         }
         let record = self.task.record();
+        header.gathered = match &record.gathered {
+            Some(gathered) if gathers => {
+                let bytes = gathered.to_bytes().map_err(|error| DriverError::Broken(error.to_string()))?;
+                Some(Digest(self.kept.artifacts.put(&bytes)?))
+            }
+            Some(_) => header.gathered,
+            None => None,
+        };
         header.state = record.state;
         header.rounds_charged = record.rounds_charged;
         header.last_round = record.last_round;
@@ -271,7 +280,13 @@ impl Entry {
         if !batch.is_empty() {
             self.kept.metrics.commit(|| self.kept.store.commit_blocking(&batch))?;
         }
-        self.header = header;
+        let before = std::mem::replace(&mut self.header, header);
+        if let Some(sums) = before.gathered.filter(|sums| self.header.gathered != Some(*sums)) {
+            // Nobody needs them any more; what stays behind is only an orphan.
+            if let Err(error) = self.kept.artifacts.remove(&sums.0) {
+                tracing::warn!(task = %id, %error, "sums of a version that are not needed any more stay on the disk");
+            }
+        }
         self.kept.publish(published);
         for effect in self.unsaved.drain(..) {
             self.kept.metrics.durable(&effect);
@@ -292,6 +307,7 @@ fn log(task: TaskId, effect: &TaskEffect) {
         TaskEffect::Charge { round, devices } => {
             tracing::info!(%task, round, devices = devices.len(), "participations charged");
         }
+        TaskEffect::Gathered { round } => tracing::info!(%task, round, "sum gathered"),
         TaskEffect::Commit { version, .. } => {
             let (round, epsilon) = (version.round, version.epsilon);
             tracing::info!(%task, version = version.version, round, epsilon, "version committed");

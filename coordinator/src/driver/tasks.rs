@@ -165,6 +165,7 @@ impl Tasks {
             optimizer: Digest(artifacts.put(&optimizer)?),
             rounds_charged: 0,
             last_round: 0,
+            gathered: None,
             devices: 0,
         };
         let mut batch = Batch::new();

@@ -20,6 +20,7 @@ mod full_disk;
 mod held;
 mod openings;
 mod roll_back;
+mod rounds;
 mod spent;
 
 const COHORT: u8 = 3;
@@ -265,15 +266,21 @@ impl World {
 struct Join<T> {
     context: Context,
     plan: Plan,
+    /// The first of them.
+    first: u8,
     devices: Vec<T>,
 }
 
 impl Join<()> {
     async fn all(driver: &Driver, task: TaskId) -> Self {
+        Self::of(driver, task, 0).await
+    }
+
+    async fn of(driver: &Driver, task: TaskId, first: u8) -> Self {
         let status = driver.show(task).await.unwrap();
         let plan = plan(status.versions_wanted);
         let mut offers = Vec::new();
-        for i in 0..COHORT {
+        for i in first..first + COHORT {
             offers.push(
                 driver
                     .handle(
@@ -309,7 +316,7 @@ impl Join<()> {
             missing_fraction_permille: plan.round.missing_permille,
             log: None,
         };
-        Self { context, plan, devices: vec![(); usize::from(COHORT)] }
+        Self { context, plan, first, devices: vec![(); usize::from(COHORT)] }
     }
 
     /// What each of them sends first, in order.
@@ -321,22 +328,22 @@ impl Join<()> {
             let session = SessionId(self.context.session.0);
             (state, Request::Advertise { session, advertisement: Box::new(advertisement) })
         };
-        (0..COHORT).map(one).collect()
+        (self.first..self.first + COHORT).map(one).collect()
     }
 
     async fn advertise(self, driver: &Driver) -> Join<(Advertised, Request)> {
         let devices = self.advertisements();
-        for (i, (_, request)) in (0..).zip(&devices) {
+        for (i, (_, request)) in (self.first..).zip(&devices) {
             driver.handle(device(i), request.clone()).await.unwrap();
         }
-        Join { context: self.context, plan: self.plan, devices }
+        Join { context: self.context, plan: self.plan, first: self.first, devices }
     }
 }
 
 impl Join<(Advertised, Request)> {
     async fn share(self, driver: &Driver) -> Join<Masking> {
         let mut sharing: Vec<(Shared, Request)> = Vec::new();
-        for (i, (state, request)) in (0..).zip(self.devices) {
+        for (i, (state, request)) in (self.first..).zip(self.devices) {
             let Reply::Roster { entries: roster, .. } = driver.handle(device(i), request).await.unwrap()
             else {
                 panic!()
@@ -349,12 +356,12 @@ impl Join<(Advertised, Request)> {
             sharing.push((state, request));
         }
         let mut devices = Vec::new();
-        for (i, (state, request)) in (0..).zip(sharing) {
+        for (i, (state, request)) in (self.first..).zip(sharing) {
             let reply = driver.handle(device(i), request).await.unwrap();
             let Reply::Inbox { sharers, shares } = reply else { panic!() };
             devices.push(state.receive(sharers, shares).unwrap());
         }
-        Join { context: self.context, plan: self.plan, devices }
+        Join { context: self.context, plan: self.plan, first: self.first, devices }
     }
 }
 
@@ -363,7 +370,7 @@ impl Join<Masking> {
     async fn submit(self, driver: &Driver) -> Join<(Submitted, Request)> {
         let session = SessionId(self.context.session.0);
         let mut devices = Vec::new();
-        for (i, masking) in (0..).zip(self.devices) {
+        for (i, masking) in (self.first..).zip(self.devices) {
             let mut update = vec![0.0; self.plan.adapter.trained_len()];
             update[usize::from(i)] = 1.0;
             let (mechanism, seed) = (self.plan.mechanism().unwrap(), rotation_seed(&session));
@@ -376,10 +383,10 @@ impl Join<Masking> {
             let (submitted, sharing) = masking.submit(&identity(i)).unwrap();
             devices.push((submitted, Request::MaskedDone { session, digest, sharing }));
         }
-        for (i, (_, done)) in (0..).zip(&devices) {
+        for (i, (_, done)) in (self.first..).zip(&devices) {
             driver.handle(device(i), done.clone()).await.unwrap();
         }
-        Join { context: self.context, plan: self.plan, devices }
+        Join { context: self.context, plan: self.plan, first: self.first, devices }
     }
 }
 
@@ -388,7 +395,7 @@ impl Join<(Submitted, Request)> {
     async fn reveal(self, driver: &Driver) -> Vec<UnmaskShares> {
         let session = SessionId(self.context.session.0);
         let mut agreed: Vec<(Agreed, Request)> = Vec::new();
-        for (i, (submitted, done)) in (0..).zip(self.devices) {
+        for (i, (submitted, done)) in (self.first..).zip(self.devices) {
             let reply = driver.handle(device(i), done).await.unwrap();
             let Reply::Survivors(survivors) = reply else { panic!("{reply:?}") };
             assert_eq!(survivors, IndexSet::full(usize::from(COHORT)));
@@ -398,7 +405,7 @@ impl Join<(Submitted, Request)> {
             agreed.push((state, request));
         }
         let mut revealed = Vec::new();
-        for (i, (state, request)) in (0..).zip(agreed) {
+        for (i, (state, request)) in (self.first..).zip(agreed) {
             let reply = driver.handle(device(i), request).await.unwrap();
             let Reply::Evidence(evidence) = reply else { panic!("{reply:?}") };
             revealed.push(state.unmask(&evidence).unwrap());
@@ -407,11 +414,15 @@ impl Join<(Submitted, Request)> {
     }
 
     async fn finish(self, driver: &Driver) {
-        let session = SessionId(self.context.session.0);
-        for (i, shares) in (0..).zip(self.reveal(driver).await) {
+        self.reveal_all(driver).await;
+        driver.no_open_round().await;
+    }
+
+    async fn reveal_all(self, driver: &Driver) {
+        let (session, first) = (SessionId(self.context.session.0), self.first);
+        for (i, shares) in (first..).zip(self.reveal(driver).await) {
             driver.handle(device(i), Request::Unmask { session, shares }).await.unwrap();
         }
-        driver.no_open_round().await;
     }
 }
 
@@ -460,6 +471,8 @@ fn plan(versions: u32) -> Plan {
         join_millis: wait,
         step_millis: wait,
         grace_millis: 0,
+        rounds: 1,
+        min_rounds: 1,
         missing_permille: 300,
     };
     plan

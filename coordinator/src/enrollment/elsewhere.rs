@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use authority::asking::AskError;
 use hooks::Signed;
+use proto::admin::LogStatus;
 use proto::authority::{Introduction, Issued};
 use proto::convert::{Enrolled, Enrollment, Renewal};
 use proto::ids::{DeviceId, Timestamp};
@@ -18,7 +19,7 @@ use tokio::time::sleep;
 use super::{RENEWAL_PAUSE_SECS, Registry, changed_meanwhile, refuse_enrollment};
 use crate::audit::{What, Who, With};
 use crate::driver;
-use crate::enroller::{Apart, TREE};
+use crate::enroller::{Apart, News, TREE};
 use crate::peer::Peer;
 use crate::pki::Validity;
 use crate::records::{self, AttestedRecord, DeviceRecord};
@@ -277,19 +278,29 @@ impl Registry {
     /// Tells the authority of revocations here, and is told of revocations there, for ever; ends at once where there is none
     /// apart. That it does not answer, and that it does again, is said once.
     pub(crate) async fn keep_in_touch(self: Arc<Self>) {
-        let mut last: Option<bool> = None;
-        while self.enroller.apart().is_some() {
+        while let Some(authority) = self.enroller.apart() {
             let heard = Arc::clone(&self).hear().await;
-            match (&heard, last) {
-                (Ok(()), Some(false)) => tracing::info!("the enrollment authority answers again"),
-                (Err(why), Some(true) | None) => tracing::warn!(
-                    why,
+            let is_ok = heard.is_ok();
+            match authority.touch.heard(&heard, driver::now().as_secs()) {
+                News::Answers => tracing::info!("the enrollment authority answers again"),
+                News::Silent => tracing::warn!(
+                    why = heard.err(),
                     "the enrollment authority does not answer: rounds go on for a day at most, and no device enrolls or renews meanwhile"
                 ),
-                (Ok(()), Some(true) | None) | (Err(_), Some(false)) => {}
+                News::None => {}
             }
-            last = Some(heard.is_ok());
-            sleep(if heard.is_ok() { EVERY } else { AGAIN }).await;
+            sleep(if is_ok { EVERY } else { AGAIN }).await;
+        }
+    }
+
+    /// How the log of enrollments is, and who signs it: with an authority apart, by its word. Blocks.
+    pub(crate) fn log_status(&self) -> LogStatus {
+        let own = self.witnesses.status(&self.log, driver::now().as_secs());
+        match self.enroller.apart().and_then(|authority| authority.touch.log()) {
+            None => own,
+            Some(LogStatus { witnesses, least_witnesses, .. }) => {
+                LogStatus { witnesses, least_witnesses, ..own }
+            }
         }
     }
 
@@ -306,6 +317,7 @@ impl Registry {
         }
         Arc::clone(&self).tell_versions().await?;
         Arc::clone(&self).follow_log().await?;
+        authority.touch.told(authority.show_log().await);
         loop {
             let from: u64 = self.store.get(TREE, READ).map_err(|error| error.to_string())?.unwrap_or(0);
             let pin = pin_of(self.authority.certificate());

@@ -19,9 +19,14 @@ use crate::seldom::Seldom;
 /// How often it is looked whether versions wait to be entries of the enrollment log, and how old its head is, in seconds.
 const LOGGED_EVERY_SECS: u64 = 5;
 
-/// Makes entries of versions, and keeps the head of the enrollment log young, for ever: devices take none that is older than
-/// a day.
+/// Makes entries of versions, keeps the head of the enrollment log young, and has witnesses sign it, for ever.
 pub(crate) async fn keep(registry: Arc<Registry>) {
+    let witnesses = Arc::clone(&registry.witnesses).keep(Arc::clone(&registry.log));
+    tokio::join!(witnesses, write_on(registry));
+}
+
+/// Makes entries of versions, and keeps the head young: devices take none that is older than a day.
+async fn write_on(registry: Arc<Registry>) {
     loop {
         sleep(Duration::from_secs(LOGGED_EVERY_SECS)).await;
         let own = Arc::clone(&registry);

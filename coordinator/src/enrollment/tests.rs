@@ -49,10 +49,12 @@ pub(crate) fn registry(path: &std::path::Path) -> Registry {
         most_bytes: 64 << 20,
     };
     let audit = Audit::open(&place, store.clone(), &SystemRandom::new(), at(NOW)).unwrap();
+    let log = Arc::new(KeptLog::open(store.clone(), enrollment_key.public()).unwrap());
     Registry {
         audit,
         authority: Authority::open_or_create(path, validity).unwrap(),
-        log: KeptLog::open(store.clone(), enrollment_key.public()).unwrap(),
+        witnesses: Arc::new(Witnesses::open(&[], 0, (&enrollment_key.public(), &log)).unwrap()),
+        log,
         enroller: Enroller::Here(enrollment_key),
         address: "localhost:7443".to_owned(),
         device_secs: 30 * DAY,

@@ -9,16 +9,19 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry as Metrics, Unit};
-use proto::admin::TaskState;
+use proto::admin::{LogStatus, TaskState};
 use tokio::task::spawn_blocking;
 
 use super::Readiness;
 use super::process::Process;
 use crate::driver::{self, Driver};
+use crate::enroller::Apart;
 use crate::enrollment::Registry;
 use crate::metrics::Labels;
 use crate::server_certificates::ServerCertificates;
 use crate::service::BothTurnedAway;
+
+mod enrollment;
 
 /// Where everything is looked up.
 #[derive(Clone, Debug)]
@@ -40,6 +43,7 @@ struct Looked {
     process: Process,
     audit_entries: u64,
     takes_writes: bool,
+    log: LogStatus,
 }
 
 impl Scrape {
@@ -55,6 +59,8 @@ impl Scrape {
         self.tasks(&mut metrics, &states);
         self.listeners(&mut metrics);
         self.state(&mut metrics, &looked);
+        let authority = self.registry.enroller.apart().map(Apart::status);
+        enrollment::register(&mut metrics, &looked.log, authority.as_ref());
         of_process(&mut metrics, looked.process);
         let mut text = String::new();
         encode(&mut text, &metrics).map_err(|error| error.to_string())?;
@@ -67,6 +73,7 @@ impl Scrape {
             artifacts: artifacts(&self.artifacts),
             process: Process::now(),
             audit_entries: self.registry.audit.entries(),
+            log: self.registry.log_status(),
             takes_writes: self.driver.trouble().is_none() && self.registry.store.check_room().is_ok(),
         }
     }
@@ -147,10 +154,14 @@ impl Scrape {
             );
         }
         let ends = Family::<Labels<1>, Gauge>::default();
+        let apart = self.registry.enroller.apart().map(|apart| apart.status().certificate_expires_unix_secs);
         for (certificate, end) in [
-            ("server", self.certificates.expires_unix_secs()),
-            ("authority", self.registry.authority.expires_unix_secs()),
+            ("server", Some(self.certificates.expires_unix_secs())),
+            ("authority", Some(self.registry.authority.expires_unix_secs())),
+            ("issuer", self.registry.hooks.issuer.roots_end_unix_secs()),
+            ("authority_file", apart),
         ] {
+            let Some(end) = end else { continue };
             ends.get_or_create(&[("certificate", certificate)]).set(whole(end));
         }
         metrics.register_with_unit(

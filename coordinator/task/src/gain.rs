@@ -124,6 +124,7 @@ mod tests {
             cohort: 400,
             survivors: 400,
             round: u64::from(version),
+            rounds: 1,
             epsilon: 1.0,
             adapter: Digest([1; 32]),
             folded: None,

@@ -9,20 +9,17 @@ use proto::ids::{SessionId, TaskId};
 use proto::message::{CheckIn, Reply, Request, Window};
 
 use crate::Task;
-use crate::round::PhaseName;
+use crate::round::Steps;
 
 /// The longest that a question is held, in milliseconds: a device asks three times a minute. Proxies and the devices
 /// themselves give up later than that.
 pub const LONGEST_HELD_MILLIS: u64 = 20_000;
 
-/// The round of a task that is open, and its step.
-pub type Step = Option<(SessionId, PhaseName)>;
-
 /// What questions wait for in one task.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Phases {
-    /// The step of the open round.
-    pub step: Step,
+    /// The steps of the open rounds.
+    pub steps: Steps,
     /// How often places came free; none where the task gives no work.
     pub places: Option<u64>,
 }
@@ -30,7 +27,7 @@ pub struct Phases {
 impl Phases {
     /// As they are now.
     pub fn of(task: &Task) -> Self {
-        Self { step: task.open_round(), places: task.is_active().then(|| task.openings_of_places()) }
+        Self { steps: task.open_rounds(), places: task.is_active().then(|| task.openings_of_places()) }
     }
 }
 
@@ -41,7 +38,7 @@ pub enum Awaits {
     Nothing,
     /// The next step of a round.
     Step(SessionId),
-    /// The end of a task's round, or that one begins.
+    /// The end of one of a task's rounds, or that one begins.
     Round(TaskId),
     /// A place in a version of any task.
     Place,
@@ -81,19 +78,16 @@ impl Awaits {
     pub fn came(self, before: &Phases, now: &Phases) -> bool {
         match self {
             Self::Place => before.places != now.places,
-            Self::Nothing | Self::Step(_) | Self::Round(_) => self.came_in_round(before.step, now.step),
+            Self::Nothing | Self::Step(_) | Self::Round(_) => self.came_in_round(&before.steps, &now.steps),
         }
     }
 
-    /// Whether what is waited for in a round came, by its task's step before and now.
-    pub fn came_in_round(self, before: Step, now: Step) -> bool {
+    /// Whether what is waited for in a round came, by its task's steps before and now.
+    pub fn came_in_round(self, before: &Steps, now: &Steps) -> bool {
         match self {
             Self::Nothing | Self::Place => true,
-            Self::Step(session) => {
-                let phase = |step: Step| step.filter(|(open, _)| *open == session).map(|(_, phase)| phase);
-                phase(before) != phase(now)
-            }
-            Self::Round(_) => before.map(|(open, _)| open) != now.map(|(open, _)| open),
+            Self::Step(session) => before.get(&session) != now.get(&session),
+            Self::Round(_) => !before.keys().eq(now.keys()),
         }
     }
 

@@ -22,4 +22,6 @@ pub mod worth;
 
 pub use aggregation::log::EnrollmentLog;
 pub use enrollment_log::RoundLog;
-pub use task::{Counted, Earlier, RollBackError, Spending, Task, TaskEffect, TaskError, TaskRecord};
+pub use task::{
+    Counted, Earlier, Gathered, RollBackError, Spending, Task, TaskEffect, TaskError, TaskRecord,
+};

@@ -30,7 +30,7 @@ use agree::AgreePhase;
 use draw::DrawPhase;
 use masked::{Done, MaskedPhase};
 pub use opening::{Opened, Opening};
-pub use phase_name::PhaseName;
+pub use phase_name::{PhaseName, Steps};
 use share::SharePhase;
 use unmask::UnmaskPhase;
 
@@ -198,6 +198,45 @@ impl Round {
         self.phase.name()
     }
 
+    /// The devices in it.
+    pub fn members(&self) -> Vec<DeviceId> {
+        match &self.phase {
+            Phase::Advertise(phase) => phase.members(),
+            Phase::Draw(phase) => phase.members(),
+            Phase::Share(phase) => phase.joined.devices.clone(),
+            Phase::Masked(phase) => phase.shared.joined.devices.clone(),
+            Phase::Agree(phase) => phase.masked.shared.joined.devices.clone(),
+            Phase::Unmask(phase) => phase.agreed.masked.shared.joined.devices.clone(),
+            Phase::Over { members, .. } => members.clone(),
+        }
+    }
+
+    /// Whether a device is in it.
+    pub fn has_member(&self, device: DeviceId) -> bool {
+        match &self.phase {
+            Phase::Advertise(phase) => phase.has(device),
+            Phase::Draw(_)
+            | Phase::Share(_)
+            | Phase::Masked(_)
+            | Phase::Agree(_)
+            | Phase::Unmask(_)
+            | Phase::Over { .. } => self.members().contains(&device),
+        }
+    }
+
+    /// How many devices joined.
+    pub fn joined(&self) -> usize {
+        match &self.phase {
+            Phase::Advertise(phase) => phase.joined(),
+            Phase::Draw(_)
+            | Phase::Share(_)
+            | Phase::Masked(_)
+            | Phase::Agree(_)
+            | Phase::Unmask(_)
+            | Phase::Over { .. } => self.members().len(),
+        }
+    }
+
     /// Whether devices may still join.
     pub fn is_joinable(&self) -> bool {
         matches!(self.phase, Phase::Advertise(_))
@@ -295,16 +334,15 @@ impl Round {
     /// Ends the round at once. What comes of an opening that is under way does not count any more. Devices that sent
     /// some of their input are charged all the same.
     pub fn abort(&mut self, outcome: Outcome) {
-        let (members, effects) = match &self.phase {
-            Phase::Advertise(phase) => (phase.members(), Vec::new()),
-            Phase::Draw(phase) => (phase.members(), Vec::new()),
-            Phase::Share(phase) => (phase.joined.devices.clone(), Vec::new()),
-            Phase::Masked(phase) => (phase.shared.joined.devices.clone(), vec![phase.charge()]),
-            Phase::Agree(phase) => (phase.masked.shared.joined.devices.clone(), Vec::new()),
-            Phase::Unmask(phase) => (phase.agreed.masked.shared.joined.devices.clone(), Vec::new()),
+        let charge = match &self.phase {
+            Phase::Masked(phase) => Some(phase.charge()),
+            Phase::Advertise(_) | Phase::Draw(_) | Phase::Share(_) | Phase::Agree(_) | Phase::Unmask(_) => {
+                None
+            }
             Phase::Over { .. } => return,
         };
-        self.effects.extend(effects);
+        let members = self.members();
+        self.effects.extend(charge);
         self.effects.push_back(Effect::End(outcome));
         self.phase = Phase::Over { outcome, members };
     }

@@ -1,4 +1,4 @@
-//! One fine-tuning job, as a pure machine: its versions, who took part how often, and the open round.
+//! One fine-tuning job, as a pure machine: its versions, who took part how often, and the open rounds.
 //!
 //! The same interface as [`Round`], one level up. The shell performs the effects in order and makes each
 //! durable before it sends the next reply, and runs what goes out by [`Task::take_opening`].
@@ -18,7 +18,7 @@ use rand_core::CryptoRng;
 
 use crate::enrollment_log::RoundLog;
 use crate::optimizer::OptimizerState;
-use crate::round::{Effect, Opened, Opening, PhaseName, Round, RoundParams};
+use crate::round::{Effect, Opened, Opening, Round, RoundParams, Steps};
 use crate::spool::{InMemory, Spooler};
 
 mod accounting;
@@ -27,12 +27,15 @@ mod classes;
 mod earlier;
 mod effect;
 mod funnel;
+mod gather;
+mod gathered;
 mod next;
 mod over;
 mod publish;
 mod record;
 mod refusal;
 mod roll_back;
+mod rounds;
 mod selection;
 mod shown;
 
@@ -41,8 +44,10 @@ pub use earlier::Earlier;
 pub use effect::TaskEffect;
 pub use funnel::Counted;
 use funnel::{Funnels, Step};
+pub use gathered::Gathered;
 pub use record::TaskRecord;
 pub use refusal::RollBackError;
+use rounds::Rounds;
 use selection::Selection;
 
 /// What a device that must wait is told, in milliseconds.
@@ -96,11 +101,13 @@ pub struct Task {
     funnels: Funnels,
     /// How much of the adapter a device trained from the newest version, where it said that this is not all.
     classes: BTreeMap<DeviceId, Class>,
-    /// The devices in the open round's sum.
-    survivors: Vec<DeviceId>,
     excluded: BTreeSet<DeviceId>,
     spooler: Arc<dyn Spooler>,
-    round: Option<Round>,
+    rounds: Rounds,
+    /// Since when there are enough sums for a version, while further ones are waited for.
+    enough_since: Option<Timestamp>,
+    /// Whether no further round is opened: its process ends soon.
+    is_draining: bool,
     last_abort: Option<Outcome>,
     effects: VecDeque<TaskEffect>,
 }
@@ -127,6 +134,7 @@ impl Task {
             folded: None,
             optimizer: OptimizerState::default(),
             before: None,
+            gathered: None,
             devices: 0,
         };
         Self::restore(id, plan_bytes, given, authority, record)
@@ -139,7 +147,7 @@ impl Task {
         plan_bytes: &[u8],
         given: Option<Vec<f32>>,
         authority: IdentityPublic,
-        record: TaskRecord,
+        mut record: TaskRecord,
     ) -> Result<Self, TaskError> {
         let plan = Plan::parse(plan_bytes)?;
         plan.adapter.check_trained(&record.adapter)?;
@@ -156,7 +164,16 @@ impl Task {
         let most_participations = accounting::affordable(&plan, &costs, delta)?;
         let adapter_digest = Digest::of(&vector_to_bytes(&record.adapter));
         let round = &plan.round;
-        let selection = Selection::new(round.cohort as usize, round.join_millis, record.devices as usize);
+        let selection =
+            Selection::new(round.most_devices() as usize, round.join_millis, record.devices as usize);
+        let (len, metrics) = (mechanism.params().coordinates, plan.privacy.metrics.len());
+        record.gathered = record.gathered.filter(|gathered| gathered.fits(version, len, metrics));
+        // Enough sums make a version: there were further rounds to wait for, which are gone.
+        let enough_since = record
+            .gathered
+            .as_ref()
+            .filter(|gathered| gathered.rounds() >= round.min_rounds)
+            .map(|_| Timestamp(0));
         let folded_digest = record.folded.as_deref().map(|folded| Digest::of(&vector_to_bytes(folded)));
         Ok(Self {
             given,
@@ -175,11 +192,12 @@ impl Task {
             selection,
             funnels: Funnels::new(version),
             classes: BTreeMap::new(),
-            survivors: Vec::new(),
             excluded: BTreeSet::new(),
             spooler: Arc::new(InMemory),
             record,
-            round: None,
+            rounds: Rounds::default(),
+            enough_since,
+            is_draining: false,
             last_abort: None,
             effects: VecDeque::new(),
         })
@@ -261,20 +279,34 @@ impl Task {
         self.record.state == TaskState::Paused
     }
 
-    /// Whether the open round, if there is one, is this session's.
+    /// Whether one of the rounds that are known, open or over, is this session's.
     pub fn has_session(&self, session: SessionId) -> bool {
-        self.round.as_ref().is_some_and(|round| round.session() == session)
+        self.rounds.sessions().any(|known| known == session)
     }
 
-    /// The open round, if there is one, and the step that it is in.
-    pub fn open_round(&self) -> Option<(SessionId, PhaseName)> {
-        let open = self.round.as_ref().filter(|round| round.outcome().is_none());
-        open.map(|round| (round.session(), round.phase()))
+    /// The sessions of the rounds that are known, open or over.
+    pub fn sessions(&self) -> BTreeSet<SessionId> {
+        self.rounds.sessions().collect()
+    }
+
+    /// The open rounds, and the step that each is in.
+    pub fn open_rounds(&self) -> Steps {
+        self.rounds.open().map(|round| (round.session(), round.phase())).collect()
+    }
+
+    /// What there is of the version that is being made, where some of its rounds gave their sums.
+    pub fn gathered(&self) -> Option<&Gathered> {
+        self.record.gathered.as_ref()
+    }
+
+    /// Opens no further round: the process ends soon.
+    pub fn drain(&mut self) {
+        self.is_draining = true;
     }
 
     /// Everything an operator may know.
     pub fn status(&self) -> TaskStatus {
-        let open = self.round.as_ref().filter(|round| round.outcome().is_none());
+        let open = self.rounds.shown();
         let (funnel, last_funnel) = self.funnel();
         TaskStatus {
             task: self.id,
@@ -291,6 +323,7 @@ impl Task {
             versions: self.record.versions.clone(),
             open_round: open.map_or_else(String::new, |round| round.phase().to_string()),
             round: open.and_then(Round::standing),
+            gathering: self.gathering(),
             last_abort: self.last_abort.map_or_else(String::new, |outcome| outcome.to_string()),
             declined: self.decline_counts(),
             funnel: Some(funnel),
@@ -309,6 +342,7 @@ impl Task {
     ) -> Result<Reply, Rejection> {
         self.handle_timeout(now, rng);
         let step = Step::of(&request).filter(|_| !self.record.state.is_over());
+        let session = request.session();
         let reply = match request {
             Request::CheckIn(CheckIn { only_keeps, declined: _ }) => Ok(self.check_in(from, only_keeps, now)),
             Request::Join { version, class, log_seen, .. } => {
@@ -330,7 +364,8 @@ impl Task {
             | Request::Unmask { .. }) => self.in_round(from, request, now),
         };
         if let (Some(step), Ok(reply)) = (step, &reply) {
-            self.funnels.saw(from, step, reply, self.record.last_round, now);
+            let round = session.and_then(|session| self.rounds.number(session));
+            self.funnels.saw(from, step, reply, round.unwrap_or(self.record.last_round), now);
         }
         self.perform(now, rng);
         reply
@@ -338,18 +373,17 @@ impl Task {
 
     /// Closes whatever is due. Early or repeated calls do nothing.
     pub fn handle_timeout(&mut self, now: Timestamp, rng: &mut impl CryptoRng) {
-        if let Some(round) = &mut self.round {
-            round.handle_timeout(now);
-        }
+        self.rounds.handle_timeout(now);
         self.selection.pass_time(now);
         self.perform(now, rng);
+        self.stop_waiting(now, rng);
     }
 
     /// When something is due to close, if anything is.
     pub fn poll_timeout(&self) -> Option<Timestamp> {
-        let closes = self.round.as_ref().and_then(Round::poll_timeout);
         let frees = self.selection.poll_timeout().filter(|_| self.is_active());
-        closes.into_iter().chain(frees).min()
+        let ready = self.waits_until().filter(|_| self.is_active());
+        self.rounds.poll_timeout().into_iter().chain(frees).chain(ready).min()
     }
 
     /// The next thing that the shell must make durable.
@@ -357,37 +391,36 @@ impl Task {
         self.effects.pop_front()
     }
 
-    /// The sum of the open round, if it is due to be opened: to be asked after each of the calls above, and
-    /// to be run apart from the task. The round waits for [`Task::opened`].
+    /// A sum of an open round that is due to be opened: to be asked after each of the calls above until there is none,
+    /// and to be run apart from the task. Its round waits for [`Task::opened`].
     pub fn take_opening(&mut self, now: Timestamp) -> Option<Opening> {
-        self.round.as_mut().and_then(|round| round.take_opening(now))
+        self.rounds.take_opening(now)
     }
 
     /// Takes what came of an opening. That of a round that is over is dropped.
     pub fn opened(&mut self, opened: Opened, now: Timestamp, rng: &mut impl CryptoRng) {
-        if let Some(round) = &mut self.round {
-            round.opened(opened);
-        }
+        self.rounds.opened(opened);
         self.perform(now, rng);
     }
 
-    /// Opens the sum here and now if that is due: for simulations and tests, in which nobody else waits.
+    /// Opens the sums here and now that are due: for simulations and tests, in which nobody else waits.
     pub fn open_in_place(&mut self, now: Timestamp, rng: &mut impl CryptoRng) {
-        if let Some(round) = &mut self.round {
-            round.open_in_place(now);
+        while let Some(opening) = self.rounds.take_opening(now) {
+            self.rounds.opened(opening.run());
         }
         self.perform(now, rng);
     }
 
     /// Ends the task by its operator's will: no device is given any of its versions any more.
     pub fn stop(&mut self, now: Timestamp, rng: &mut impl CryptoRng) {
-        self.abort_round(now, rng);
+        self.version_is_over();
+        self.abort_rounds(now, rng);
         self.end(TaskState::Stopped);
     }
 
     /// Ends the task with the versions that there are, which devices keep.
     pub fn finish(&mut self, now: Timestamp, rng: &mut impl CryptoRng) {
-        self.abort_round(now, rng);
+        self.abort_rounds(now, rng);
         self.end(TaskState::Complete);
     }
 
@@ -400,19 +433,15 @@ impl Task {
         was
     }
 
-    /// Ends the open round, if there is one; the task goes on.
-    pub fn abort_round(&mut self, now: Timestamp, rng: &mut impl CryptoRng) {
-        if let Some(round) = &mut self.round {
-            round.abort(Outcome::Stopped);
-        }
+    /// Ends the open rounds; the task goes on.
+    pub fn abort_rounds(&mut self, now: Timestamp, rng: &mut impl CryptoRng) {
+        self.rounds.abort(Outcome::Stopped);
         self.perform(now, rng);
     }
 
     fn in_round(&mut self, from: DeviceId, request: Request, now: Timestamp) -> Result<Reply, Rejection> {
-        match &mut self.round {
-            Some(round) if request.session() == Some(round.session()) => round.handle(from, request, now),
-            Some(_) | None => Err(Rejection::UnknownSession),
-        }
+        let round = request.session().and_then(|session| self.rounds.with(session));
+        round.ok_or(Rejection::UnknownSession)?.handle(from, request, now)
     }
 
     /// What the newest version is known by in a round.
@@ -449,38 +478,49 @@ impl Task {
         }
     }
 
-    /// Turns what the round wants done into what the task wants made durable.
+    /// Turns what the rounds want done into what the task wants made durable.
     fn perform(&mut self, now: Timestamp, rng: &mut impl CryptoRng) {
-        while let Some(round) = &mut self.round {
-            let (number, session) = (round.number(), round.session());
-            let Some(effect) = round.poll_effect() else { return };
+        while let Some((round, session, effect)) = self.rounds.poll_effect() {
             match effect {
                 Effect::FixSurvivors { survivors } => {
-                    self.survivors.clone_from(&survivors);
-                    self.effects.push_back(TaskEffect::FixSurvivors { round: number, survivors });
+                    self.rounds.fix(session, &survivors);
+                    self.effects.push_back(TaskEffect::FixSurvivors { round, survivors });
                 }
-                Effect::Charge { devices } => self.charge(number, devices),
+                Effect::Charge { devices } => self.charge(round, devices),
                 Effect::Exclude { device, why } => {
                     self.excluded.insert(device);
-                    self.effects.push_back(TaskEffect::Excluded { round: number, device, why });
+                    self.effects.push_back(TaskEffect::Excluded { round, device, why });
                 }
                 Effect::Publish { sum, survivors, cohort, roster } => {
-                    self.publish((number, session), sum, (survivors, cohort, roster), now, rng);
+                    self.gather((round, session), sum, (survivors, cohort, roster), now, rng);
                 }
                 Effect::End(Outcome::Published) => {}
                 Effect::End(outcome) => {
-                    self.selection.aborted(now);
-                    self.funnels.aborted(number, outcome);
-                    self.last_abort = Some(outcome);
-                    self.effects.push_back(TaskEffect::Aborted { round: number, outcome });
+                    self.aborted(round, outcome, now);
+                    self.publish_if_due(None, now);
                 }
             }
         }
     }
 
+    /// A round came to nothing.
+    fn aborted(&mut self, round: u64, outcome: Outcome, now: Timestamp) {
+        // Those who are in no other round, nor in a sum.
+        let (rounds, gathered) = (&self.rounds, self.record.gathered.as_ref());
+        let is_elsewhere = |device| {
+            rounds.open().any(|round| round.has_member(device))
+                || gathered.is_some_and(|gathered| gathered.has(device))
+        };
+        self.selection.aborted(is_elsewhere, now);
+        self.funnels.aborted(round, outcome);
+        self.last_abort = Some(outcome);
+        self.effects.push_back(TaskEffect::Aborted { round, outcome });
+    }
+
     fn end(&mut self, state: TaskState) {
         if !self.record.state.is_over() {
             self.record.state = state;
+            self.version_is_over();
             self.effects.push_back(TaskEffect::End(state));
         }
     }

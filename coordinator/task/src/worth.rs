@@ -39,7 +39,7 @@ const FEW_TARGETS: [&str; 2] = ["q_proj", "v_proj"];
 pub struct Worth {
     /// Trained parameters.
     pub coordinates: usize,
-    /// Norm of the mean update over that of its noise, at the report goal; infinite without noise.
+    /// Norm of the mean update over that of its noise, at the report goal of the fewest rounds; infinite without noise.
     pub snr: f64,
     /// ε of a device that takes part in every version it may; infinite without noise.
     pub epsilon: f64,
@@ -67,7 +67,8 @@ pub fn worth(plan: &Plan) -> Result<Worth, PlanError> {
     let participations = plan.round.versions.min(plan.privacy.participations);
     Ok(Worth {
         coordinates: mechanism.params().coordinates,
-        snr: mechanism.snr(plan.round.report_goal as usize),
+        // The noise of K sums is √K times that of one, and what they teach K times.
+        snr: mechanism.snr(plan.round.report_goal as usize) * f64::from(plan.round.min_rounds).sqrt(),
         epsilon: mechanism.epsilon(participations, plan.delta()?).epsilon,
     })
 }
@@ -112,13 +113,14 @@ pub fn with_usual_metrics(plan: &Plan) -> Result<Plan, PlanError> {
     Ok(usual)
 }
 
-/// The standard deviation of the noise in the mean gain of a round that just reaches its report goal, in nats a token; 0
+/// The standard deviation of the noise in the mean gain of a version whose fewest rounds just reach their report goal, in nats a token; 0
 /// without noise. `None` where the plan measures none.
 pub fn gain_deviation(plan: &Plan) -> Result<Option<f64>, PlanError> {
     let Some(gain) = plan.privacy.metrics.iter().find(|metric| metric.name == MetricName::Gain) else {
         return Ok(None);
     };
-    Ok(Some(plan.mechanism()?.metric_deviation(plan.round.report_goal as usize) * gain.range()))
+    let of_one = plan.mechanism()?.metric_deviation(plan.round.report_goal as usize);
+    Ok(Some(of_one / f64::from(plan.round.min_rounds).sqrt() * gain.range()))
 }
 
 /// The same plan with an adapter of another kind and rank, scaled by twice the rank over the rank as before.
@@ -160,9 +162,16 @@ pub fn changes(plan: &Plan, least: f64) -> Vec<Change> {
     }
     try_out(format!("--targets {}", FEW_TARGETS.join(",")), with_few_targets(plan));
     let times = least / now.snr;
-    if let Some(larger) = with_more_devices(plan, times, least) {
+    let larger = with_more_devices(plan, times, least);
+    if let Some(larger) = larger.filter(|larger| larger.round.cohort as usize <= aggregation::MAX_COHORT) {
         let RoundPlan { cohort, report_goal, .. } = larger.round;
         try_out(format!("--cohort {cohort} --report-goal {report_goal}"), Some(larger));
+    } else {
+        // More than one sum takes.
+        let mut wider = plan.clone();
+        wider.round.rounds = grown(plan.round.min_rounds, times * times);
+        wider.round.min_rounds = wider.round.rounds;
+        try_out(format!("--rounds {}", wider.round.rounds), Some(wider));
     }
     let mut quieter = plan.clone();
     // Rounded down, so that what is printed reaches it.
@@ -282,6 +291,23 @@ mod tests {
             let followed = followed.with_recommended_scale().unwrap();
             assert!(worth(&followed).unwrap().snr >= LEAST_SNR, "{cohort}: {options}");
         }
+    }
+
+    #[test]
+    fn where_more_devices_do_not_fit_one_sum_a_version_is_of_more_rounds() {
+        let mut plan = plan();
+        (plan.round.cohort, plan.round.report_goal) = (1_000, 800);
+        plan.privacy.noise_multiplier = 100.0;
+        let plan = plan.with_recommended_scale().unwrap();
+        let found =
+            changes(&plan, LEAST_SNR).into_iter().find(|change| change.options.starts_with("--rounds"));
+        let found = found.unwrap();
+        let rounds: u32 = found.options.rsplit(' ').next().unwrap().parse().unwrap();
+        let snr = |rounds: u32| {
+            let round = RoundPlan { rounds, min_rounds: rounds, ..plan.round.clone() };
+            worth(&Plan { round, ..plan.clone() }).unwrap().snr
+        };
+        assert!(snr(rounds) >= LEAST_SNR && snr(rounds - 1) < LEAST_SNR, "{found:?}");
     }
 
     #[test]

@@ -6,10 +6,10 @@ use super::{
     WireError, chunk_from_wire, chunk_to_wire, digest, digest_if_any, error, fixed, present, signature,
 };
 use crate::admin::{
-    AdminReply, AdminRequest, AuditPart, Health, MeanMetric, OpenRound, OperatorStatus, ParticipationCount,
-    PrivacySpent, ServedBase, TaskState, TaskStatus, TurnedAwayCount, VersionStatus,
+    AdminReply, AdminRequest, AuditPart, Gathering, MeanMetric, OpenRound, OperatorStatus,
+    ParticipationCount, PrivacySpent, TaskState, TaskStatus, VersionStatus,
 };
-use crate::ids::{DeviceId, Digest, Serial, TaskId, TokenId};
+use crate::ids::{DeviceId, Serial, TaskId, TokenId};
 use crate::metrics::MetricName;
 use crate::plan::Mode;
 use crate::role::Role;
@@ -17,6 +17,7 @@ use crate::wire::{self, admin_reply, admin_request};
 
 mod devices;
 mod funnel;
+mod health;
 
 use devices::{
     detail_from_wire, detail_to_wire, device_from_wire, device_to_wire, query_from_wire, query_to_wire,
@@ -26,6 +27,8 @@ use funnel::{
     candidates_from_wire, candidates_to_wire, count_from_wire, count_to_wire, funnel_from_wire,
     funnel_to_wire,
 };
+use health::{health_from_wire, health_to_wire};
+pub(in crate::convert) use health::{log_status_from_wire, log_status_to_wire};
 
 /// Encodes an operator's request.
 pub fn admin_request_to_wire(request: AdminRequest) -> wire::AdminRequest {
@@ -228,53 +231,6 @@ fn role_from_wire(role: i32) -> Result<Option<Role>, WireError> {
     })
 }
 
-fn health_to_wire(health: Health) -> wire::Health {
-    let count = |count: TurnedAwayCount| wire::TurnedAwayCount {
-        listener: count.listener,
-        why: count.why,
-        times: count.times,
-    };
-    let base = |base: ServedBase| wire::ServedBase {
-        name: base.name,
-        digest: base.digest.0.to_vec(),
-        bytes: base.bytes,
-    };
-    wire::Health {
-        trouble: health.trouble,
-        trouble_secs: health.trouble_secs,
-        turned_away: health.turned_away.into_iter().map(count).collect(),
-        server_expires_unix_secs: health.server_expires_unix_secs,
-        authority_expires_unix_secs: health.authority_expires_unix_secs,
-        bases: health.bases.into_iter().map(base).collect(),
-        bases_to_read: health.bases_to_read,
-        now_unix_millis: health.now_unix_millis,
-        stopping: health.stopping,
-    }
-}
-
-fn health_from_wire(message: wire::Health) -> Result<Health, WireError> {
-    let count = |count: wire::TurnedAwayCount| TurnedAwayCount {
-        listener: count.listener,
-        why: count.why,
-        times: count.times,
-    };
-    let base = |base: wire::ServedBase| {
-        let digest = Digest(fixed("base", &base.digest)?);
-        Ok(ServedBase { name: base.name, digest, bytes: base.bytes })
-    };
-    Ok(Health {
-        trouble: message.trouble,
-        trouble_secs: message.trouble_secs,
-        turned_away: message.turned_away.into_iter().map(count).collect(),
-        server_expires_unix_secs: message.server_expires_unix_secs,
-        authority_expires_unix_secs: message.authority_expires_unix_secs,
-        bases: message.bases.into_iter().map(base).collect::<Result<_, WireError>>()?,
-        bases_to_read: message.bases_to_read,
-        now_unix_millis: message.now_unix_millis,
-        stopping: message.stopping,
-    })
-}
-
 fn state_to_wire(state: TaskState) -> wire::TaskState {
     match state {
         TaskState::Active => wire::TaskState::Active,
@@ -372,6 +328,7 @@ fn task_to_wire(status: TaskStatus) -> wire::TaskStatus {
         versions: status.versions.iter().map(version_to_wire).collect(),
         open_round: status.open_round,
         round: status.round.map(round_to_wire),
+        gathering: status.gathering.map(gathering_to_wire),
         last_abort: status.last_abort,
         declined: status.declined.into_iter().map(count_to_wire).collect(),
         mode: mode_to_wire(status.mode).into(),
@@ -397,6 +354,7 @@ fn task_from_wire(message: wire::TaskStatus) -> Result<TaskStatus, WireError> {
         versions: message.versions.iter().map(version_from_wire).collect::<Result<_, _>>()?,
         open_round: message.open_round,
         round: message.round.map(round_from_wire),
+        gathering: message.gathering.map(gathering_from_wire),
         last_abort: message.last_abort,
         declined: message.declined.into_iter().map(count_from_wire).collect::<Result<_, _>>()?,
         funnel: message.funnel.map(funnel_from_wire),
@@ -415,6 +373,16 @@ fn round_from_wire(message: wire::OpenRound) -> OpenRound {
     OpenRound { round, joining, done, wanted, least, closes_unix_millis }
 }
 
+fn gathering_to_wire(gathering: Gathering) -> wire::Gathering {
+    let Gathering { sums, least, most, open, devices } = gathering;
+    wire::Gathering { sums, least, most, open, devices }
+}
+
+fn gathering_from_wire(message: wire::Gathering) -> Gathering {
+    let wire::Gathering { sums, least, most, open, devices } = message;
+    Gathering { sums, least, most, open, devices }
+}
+
 fn version_to_wire(version: &VersionStatus) -> wire::VersionStatus {
     wire::VersionStatus {
         version: version.version,
@@ -429,6 +397,7 @@ fn version_to_wire(version: &VersionStatus) -> wire::VersionStatus {
         metrics: version.metrics.iter().map(metric_to_wire).collect(),
         restores: version.restores,
         rolled_back: version.rolled_back,
+        rounds: Some(version.rounds),
     }
 }
 
@@ -475,5 +444,6 @@ fn version_from_wire(message: &wire::VersionStatus) -> Result<VersionStatus, Wir
         metrics: message.metrics.iter().map(metric_from_wire).collect::<Result<_, _>>()?,
         restores: message.restores,
         rolled_back: message.rolled_back,
+        rounds: message.rounds.unwrap_or(1),
     })
 }

@@ -2,7 +2,7 @@
 
 use aggregation::IdentityPublic;
 
-use super::admin::{token_from_wire, token_to_wire};
+use super::admin::{log_status_from_wire, log_status_to_wire, token_from_wire, token_to_wire};
 use super::{
     WireError, credential_from_wire, credential_to_wire, enroll_request_from_wire, enroll_request_to_wire,
     error, fixed, log_part_from_wire, log_part_to_wire, present, renew_request_from_wire,
@@ -26,6 +26,7 @@ pub fn authority_request_to_wire(request: AuthorityRequest) -> wire::AuthorityRe
             Kind::Introduce(wire::Introduce { address, pin: pin.to_vec(), revocations_from })
         }
         AuthorityRequest::ReadLog { from } => Kind::ReadLog(wire::ReadLogRequest { from }),
+        AuthorityRequest::ShowLog => Kind::ShowLog(wire::ShowLog {}),
         AuthorityRequest::LogVersion(entry) => Kind::LogVersion(wire::LogVersion { entry }),
         AuthorityRequest::IssueToken { label, lifetime_secs, coordinator } => {
             Kind::IssueToken(wire::IssueAuthorityToken { label, lifetime_secs, coordinator })
@@ -58,6 +59,7 @@ pub fn authority_request_from_wire(message: wire::AuthorityRequest) -> Result<Au
             AuthorityRequest::Introduce(Introduction { address, pin, revocations_from })
         }
         Kind::ReadLog(wire::ReadLogRequest { from }) => AuthorityRequest::ReadLog { from },
+        Kind::ShowLog(wire::ShowLog {}) => AuthorityRequest::ShowLog,
         Kind::LogVersion(wire::LogVersion { entry }) => AuthorityRequest::LogVersion(entry),
         Kind::IssueToken(wire::IssueAuthorityToken { label, lifetime_secs, coordinator }) => {
             AuthorityRequest::IssueToken { label, lifetime_secs, coordinator }
@@ -98,6 +100,7 @@ pub fn authority_reply_to_wire(reply: AuthorityReply) -> wire::AuthorityReply {
         }
         AuthorityReply::Done => Kind::Done(wire::Received {}),
         AuthorityReply::Log(part) => Kind::Log(log_part_to_wire(part)),
+        AuthorityReply::LogStatus(log) => Kind::LogStatus(log_status_to_wire(log)),
         AuthorityReply::Token(text) => Kind::Token(wire::Token { text }),
         AuthorityReply::TokenList(tokens) => {
             Kind::TokenList(wire::TokenList { tokens: tokens.into_iter().map(token_to_wire).collect() })
@@ -134,6 +137,7 @@ pub fn authority_reply_from_wire(message: wire::AuthorityReply) -> Result<Author
         }
         Kind::Done(wire::Received {}) => AuthorityReply::Done,
         Kind::Log(part) => AuthorityReply::Log(log_part_from_wire(part)),
+        Kind::LogStatus(log) => AuthorityReply::LogStatus(log_status_from_wire(log)),
         Kind::Token(wire::Token { text }) => AuthorityReply::Token(text),
         Kind::TokenList(list) => {
             let tokens = list.tokens.into_iter().map(token_from_wire).collect::<Result<_, _>>()?;

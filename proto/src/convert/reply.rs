@@ -1,6 +1,6 @@
 //! Replies to a device.
 
-use aggregation::{Evidence, Signature};
+use aggregation::{Evidence, MAX_COHORT, Signature};
 
 use super::{
     WireError, advertisement_from_wire, advertisement_to_wire, at_most_latest, chunk_from_wire,
@@ -82,9 +82,9 @@ pub fn reply_from_wire(message: wire::Reply) -> Result<Reply, WireError> {
         },
         Kind::Roster(roster) => Reply::Roster {
             entries: roster.advertisements.iter().map(advertisement_from_wire).collect::<Result<_, _>>()?,
-            listed: each("roster", &roster.log_inclusions)?,
+            listed: each("roster", MOST_NODES, &roster.log_inclusions)?,
         },
-        Kind::Drawn(drawn) => Reply::Drawn(each("drawn", &drawn.nonces)?),
+        Kind::Drawn(drawn) => Reply::Drawn(each("drawn", MAX_COHORT, &drawn.nonces)?),
         Kind::Inbox(inbox) => Reply::Inbox {
             sharers: places_from_wire("sharers", inbox.sharers)?,
             shares: inbox.shares.into_iter().map(sealed_from_wire).collect::<Result<_, _>>()?,
@@ -93,7 +93,10 @@ pub fn reply_from_wire(message: wire::Reply) -> Result<Reply, WireError> {
         Kind::Survivors(message) => Reply::Survivors(places_from_wire("survivors", message.survivors)?),
         Kind::Evidence(evidence) => Reply::Evidence(Evidence {
             agreed: places_from_wire("evidence", evidence.agreed)?,
-            signatures: each("evidence", &evidence.signatures)?.into_iter().map(Signature).collect(),
+            signatures: each("evidence", MAX_COHORT, &evidence.signatures)?
+                .into_iter()
+                .map(Signature)
+                .collect(),
         }),
         Kind::Over(over) => Reply::Over(outcome_from_wire(over.outcome)?),
     })
@@ -108,7 +111,7 @@ fn offer_to_wire(session: SessionId, round: u64, log: Option<LogOffer>) -> wire:
 }
 
 fn log_from_wire(head: String, consistency: &[u8]) -> Result<Option<LogOffer>, WireError> {
-    let consistency = each("offer", consistency)?;
+    let consistency = each("offer", MAX_COHORT, consistency)?;
     match (head.is_empty(), consistency.is_empty()) {
         (true, true) => Ok(None),
         (true, false) => Err(error("offer", "it shows how a log goes on that it does not name")),
@@ -134,11 +137,18 @@ fn before_from_wire(message: &wire::Before) -> Result<Before, WireError> {
     })
 }
 
-/// So many bytes for each place of a roster.
-fn each<const LEN: usize>(what: &'static str, bytes: &[u8]) -> Result<Vec<[u8; LEN]>, WireError> {
+/// The most nodes of the log's tree that show a roster to be in it: those on the paths of all its places, in a log of 2⁴⁰
+/// leaves.
+const MOST_NODES: usize = 40 * MAX_COHORT;
+
+/// So many bytes for each of at most so many.
+fn each<const LEN: usize>(
+    what: &'static str,
+    most: usize,
+    bytes: &[u8],
+) -> Result<Vec<[u8; LEN]>, WireError> {
     let (whole, rest) = bytes.as_chunks::<LEN>();
-    if !rest.is_empty() || whole.len() > aggregation::MAX_COHORT {
-        let most = aggregation::MAX_COHORT;
+    if !rest.is_empty() || whole.len() > most {
         return Err(error(what, format!("{} bytes are not up to {most} times {LEN}", bytes.len())));
     }
     Ok(whole.to_vec())

@@ -11,6 +11,9 @@ pub const MAX_VERSIONS: u32 = 100_000;
 /// The longest that a round, or one step of it, may wait, in milliseconds: a week.
 pub const MAX_ROUND_MILLIS: u64 = 7 * 24 * 3_600_000;
 
+/// The most rounds of one version: with the largest cohort more than a hundred thousand devices.
+pub const MAX_ROUNDS: u32 = 128;
+
 /// The highest rank of an adapter: drawing frozen factors takes time by its square.
 pub const MAX_RANK: u32 = 512;
 
@@ -41,6 +44,7 @@ impl Plan {
             ),
             ("versions", round.versions.into(), MAX_VERSIONS.into(), versions),
             ("participations", self.privacy.participations.into(), MAX_VERSIONS.into(), versions),
+            ("rounds", round.rounds.into(), MAX_ROUNDS.into(), "at most 128"),
             ("join_millis", round.join_millis, MAX_ROUND_MILLIS, millis),
             ("step_millis", round.step_millis, MAX_ROUND_MILLIS, millis),
             ("grace_millis", round.grace_millis, MAX_ROUND_MILLIS, millis),

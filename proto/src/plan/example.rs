@@ -48,6 +48,8 @@ impl Plan {
                 versions: 3,
                 cohort: 12,
                 report_goal: 10,
+                rounds: 1,
+                min_rounds: 1,
                 join_millis: 1000,
                 step_millis: 1000,
                 grace_millis: 0,

@@ -763,6 +763,79 @@ pub struct Health {
     /// It ends: open rounds may still end, and none is opened.
     #[prost(bool, tag = "9")]
     pub stopping: bool,
+    /// The log of enrollments, and the authority apart that keeps it, where there is one.
+    #[prost(message, optional, tag = "10")]
+    pub log: ::core::option::Option<LogStatus>,
+    #[prost(message, optional, tag = "11")]
+    pub authority: ::core::option::Option<AuthorityStatus>,
+    /// When the first certificate ends of those that vouch for devices' beside its own authority's; 0 where there are none.
+    #[prost(uint64, tag = "12")]
+    pub issuer_expires_unix_secs: u64,
+}
+/// How a log of enrollments is.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LogStatus {
+    /// What signs it, as witnesses know it.
+    #[prost(string, tag = "1")]
+    pub key: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub size: u64,
+    /// When its newest head was signed; 0 where there is none.
+    #[prost(uint64, tag = "3")]
+    pub head_unix_secs: u64,
+    /// The entries of the head that rounds are about, and when it was signed.
+    #[prost(uint64, tag = "4")]
+    pub rounds_size: u64,
+    #[prost(uint64, tag = "5")]
+    pub rounds_unix_secs: u64,
+    /// Versions that are to become entries.
+    #[prost(uint64, tag = "6")]
+    pub waiting_versions: u64,
+    /// How many witnesses must have signed the head that rounds are about.
+    #[prost(uint32, tag = "7")]
+    pub least_witnesses: u32,
+    #[prost(message, repeated, tag = "8")]
+    pub witnesses: ::prost::alloc::vec::Vec<WitnessStatus>,
+    /// Devices that ever enrolled, and those of them that did within a day.
+    #[prost(uint64, tag = "9")]
+    pub devices: u64,
+    #[prost(uint64, tag = "10")]
+    pub young_devices: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WitnessStatus {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// The entries of the head that it signed last, and when; 0 where it signed none.
+    #[prost(uint64, tag = "2")]
+    pub signed_size: u64,
+    #[prost(uint64, tag = "3")]
+    pub signed_unix_secs: u64,
+    /// Why it does not sign now, and since when.
+    #[prost(string, optional, tag = "4")]
+    pub trouble: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(uint64, tag = "5")]
+    pub trouble_since_unix_secs: u64,
+    /// It saw another log of this key.
+    #[prost(bool, tag = "6")]
+    pub saw_other_log: bool,
+}
+/// An authority apart, as its coordinator knows it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AuthorityStatus {
+    #[prost(string, tag = "1")]
+    pub address: ::prost::alloc::string::String,
+    #[prost(bool, tag = "2")]
+    pub answers: bool,
+    /// Since when it does, or does not; 0 where it was not asked yet.
+    #[prost(uint64, tag = "3")]
+    pub since_unix_secs: u64,
+    /// Why it does not.
+    #[prost(string, optional, tag = "4")]
+    pub why: ::core::option::Option<::prost::alloc::string::String>,
+    /// When the certificate ends that the coordinator shows to it; 0 where that is not known.
+    #[prost(uint64, tag = "5")]
+    pub certificate_expires_unix_secs: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ServedBase {
@@ -894,6 +967,25 @@ pub struct TaskStatus {
     /// Who may take part; absent in a list of tasks.
     #[prost(message, optional, tag = "22")]
     pub candidates: ::core::option::Option<Candidates>,
+    /// Absent where a version is of one round.
+    #[prost(message, optional, tag = "23")]
+    pub gathering: ::core::option::Option<Gathering>,
+}
+/// How far a version of several rounds is.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Gathering {
+    /// Rounds that gave their sums; the fewest and the most of a version; those that are open.
+    #[prost(uint32, tag = "1")]
+    pub sums: u32,
+    #[prost(uint32, tag = "2")]
+    pub least: u32,
+    #[prost(uint32, tag = "3")]
+    pub most: u32,
+    #[prost(uint32, tag = "4")]
+    pub open: u32,
+    /// Devices in the sums.
+    #[prost(uint32, tag = "5")]
+    pub devices: u32,
 }
 /// How far devices came with one version; each is counted once in every step that it reached.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1020,6 +1112,9 @@ pub struct VersionStatus {
     /// Whether an operator rolled back to it, and no round made it.
     #[prost(bool, tag = "20")]
     pub rolled_back: bool,
+    /// Of how many rounds it is; absent from an older coordinator, for which it is one.
+    #[prost(uint32, optional, tag = "21")]
+    pub rounds: ::core::option::Option<u32>,
 }
 /// A mean over the devices of a round.
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
@@ -1150,7 +1245,7 @@ pub struct TokenStatus {
 pub struct AuthorityRequest {
     #[prost(
         oneof = "authority_request::Kind",
-        tags = "1, 2, 3, 4, 5, 6, 10, 11, 12, 13, 14, 15"
+        tags = "1, 2, 3, 4, 5, 6, 7, 10, 11, 12, 13, 14, 15"
     )]
     pub kind: ::core::option::Option<authority_request::Kind>,
 }
@@ -1173,6 +1268,9 @@ pub mod authority_request {
         /// A version that is to become an entry of the log.
         #[prost(message, tag = "6")]
         LogVersion(super::LogVersion),
+        /// How that log is, and who signs it.
+        #[prost(message, tag = "7")]
+        ShowLog(super::ShowLog),
         /// By operators.
         #[prost(message, tag = "10")]
         IssueToken(super::IssueAuthorityToken),
@@ -1204,6 +1302,8 @@ pub struct LogVersion {
     #[prost(bytes = "vec", tag = "1")]
     pub entry: ::prost::alloc::vec::Vec<u8>,
 }
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ShowLog {}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct IssueAuthorityToken {
     #[prost(string, tag = "1")]
@@ -1229,7 +1329,7 @@ pub struct AddCoordinator {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct AuthorityReply {
-    #[prost(oneof = "authority_reply::Kind", tags = "1, 2, 3, 4, 10, 11, 12, 13")]
+    #[prost(oneof = "authority_reply::Kind", tags = "1, 2, 3, 4, 5, 10, 11, 12, 13")]
     pub kind: ::core::option::Option<authority_reply::Kind>,
 }
 /// Nested message and enum types in `AuthorityReply`.
@@ -1244,6 +1344,8 @@ pub mod authority_reply {
         Done(super::Received),
         #[prost(message, tag = "4")]
         Log(super::LogPart),
+        #[prost(message, tag = "5")]
+        LogStatus(super::LogStatus),
         #[prost(message, tag = "10")]
         Token(super::Token),
         #[prost(message, tag = "11")]

@@ -5,9 +5,9 @@ use session::Event;
 use task::held::Phases;
 use task::{Task, TaskEffect, TaskRecord};
 
+use super::disk::{Fate, Record};
 use super::node::Doing;
 use super::wire::News;
-use super::disk::{Fate, Record};
 use super::{Party, Traffic, World, WorldError};
 
 /// What the server keeps of a task in one record, beside its versions and who took part.
@@ -32,6 +32,16 @@ impl World {
         self.back_at = self.agenda.now().plus_millis(later_millis);
         self.crash_coordinator()?;
         self.deliver()
+    }
+
+    /// Where the coordinator died while it wrote, its machine begins again from what is durable, and is there when its time has
+    /// come.
+    pub(super) fn rise(&mut self) -> Result<(), WorldError> {
+        if self.is_dead {
+            self.crash_coordinator()?;
+            self.deliver()?;
+        }
+        Ok(())
     }
 
     /// Whether the coordinator hears anybody.
@@ -100,6 +110,7 @@ impl World {
         let Header { state, last_round, rounds_charged, devices } = self.header;
         (self.record.state, self.record.last_round) = (state, last_round);
         (self.record.rounds_charged, self.record.devices) = (rounds_charged, devices);
+        let mut gathers = false;
         for effect in &effects {
             match effect {
                 TaskEffect::FixSurvivors { round, survivors } => {
@@ -107,8 +118,16 @@ impl World {
                 }
                 TaskEffect::Excluded { .. } | TaskEffect::Paused { .. } => {}
                 TaskEffect::Aborted { outcome, .. } => self.tally.aborts(*outcome),
-                TaskEffect::Charge { devices, .. } => self.record.participations.extend(devices.iter().copied()),
-                TaskEffect::Commit { version, adapter, folded, .. } => {
+                TaskEffect::Charge { devices, .. } => {
+                    self.record.participations.extend(devices.iter().copied());
+                }
+                TaskEffect::Gathered { round } => {
+                    gathers = true;
+                    self.gathering.push(*round);
+                }
+                TaskEffect::Commit { completed_by, version, adapter, folded, .. } => {
+                    self.gathering.extend(completed_by);
+                    self.rounds.push(std::mem::take(&mut self.gathering));
                     self.artifacts.insert(version.adapter, adapter.clone());
                     self.artifacts.extend(version.folded.zip(folded.clone()));
                     self.record.folded.clone_from(&self.task.record().folded);
@@ -122,6 +141,12 @@ impl World {
                 }
                 TaskEffect::End(_) => self.come_back(),
             }
+        }
+        // What is kept of the sums is what there is now, with all that came since.
+        match self.task.gathered() {
+            Some(gathered) if gathers => self.record.gathered = Some(gathered.clone()),
+            Some(_) => {}
+            None => self.record.gathered = None,
         }
         self.watch(|observer, world| observer.decides(world, &effects));
     }

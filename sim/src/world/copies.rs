@@ -41,7 +41,9 @@ impl World {
         while let Some((index, mut bytes)) = self.copies.take(self.agenda.now()) {
             came = true;
             self.network.touches(index, Leg::Copy, &mut bytes, &mut self.rng);
-            let Ok(Ok(request)) = wire::Request::decode(bytes.as_slice()).map(request_from_wire) else { continue };
+            let Ok(Ok(request)) = wire::Request::decode(bytes.as_slice()).map(request_from_wire) else {
+                continue;
+            };
             if self.is_there() {
                 drop(self.ask_task(index, request));
                 self.notice();

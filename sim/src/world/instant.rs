@@ -72,7 +72,10 @@ impl World {
                 let since = held.question.until.0.saturating_sub(LONGEST_HELD_MILLIS);
                 let held_millis = now.0.saturating_sub(since);
                 let is_there = self.is_there();
-                self.answer(index, is_there.then(|| Ok(held.question.awaits.after(held.answer, held_millis))));
+                self.answer(
+                    index,
+                    is_there.then(|| Ok(held.question.awaits.after(held.answer, held_millis))),
+                );
             }
             Doing::Training { breaks: true, .. } => self.goes_away(index),
             Doing::Training { work, breaks: false } => self.trained.push((index, work)),
@@ -175,7 +178,8 @@ impl World {
             if let Action::Sleep(until) = action {
                 self.nodes[index].doing = Doing::Asleep;
                 // One that is done asks no more.
-                let until = if is_done { self.nodes[index].off_at } else { at.plus_millis(until.millis_since(now)) };
+                let until =
+                    if is_done { self.nodes[index].off_at } else { at.plus_millis(until.millis_since(now)) };
                 let until = self.until_set(Party::Device(index), until);
                 if until < Timestamp(u64::MAX) {
                     self.enter(index, until);

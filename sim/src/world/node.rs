@@ -14,10 +14,10 @@ use session::spending::{Charge, Found, Spending};
 use session::{Action, Device, Ended, Event, Session, SessionState, Signed, Work};
 use task::held::Awaits;
 
-use super::agenda::Ticket;
-use super::disk::{Disk, Fate, Record};
 use super::Party;
+use super::agenda::Ticket;
 use super::clock::STEP_MILLIS;
+use super::disk::{Disk, Fate, Record};
 use super::enrolling::Authority;
 use crate::faults::Vanish;
 

@@ -203,7 +203,7 @@ impl World {
         Err(WorldError::Waited {
             version: self.task.version() + 1,
             hours: patience / 3_600_000,
-            wanted: self.task.plan().round.report_goal,
+            wanted: self.task.plan().round.least_devices(),
             most_there: self.tally.most_there_late(),
             why: aborted.map_or_else(String::new, |outcome| format!(", and the last round ended: {outcome}")),
         })

@@ -177,7 +177,9 @@ impl World {
                 if is_touched && news.heard().is_err() {
                     return self.is_not_heard(index);
                 }
-                if self.observer.is_some() && let Ok(Some(heard)) = news.heard() {
+                if self.observer.is_some()
+                    && let Ok(Some(heard)) = news.heard()
+                {
                     self.watch(|observer, world| observer.answers(world, index, &heard));
                 }
                 self.tell(index, self.agenda.now().plus_millis(later_millis), news);

@@ -326,6 +326,7 @@ fn coordinator_records() -> Vec<Vec<u8>> {
         initial: status.adapter,
         adapter: status.adapter,
         folded: None,
+        gathered: None,
         optimizer: Digest([6; 32]),
         rounds_charged: 1,
         last_round: 2,

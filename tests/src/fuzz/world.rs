@@ -366,7 +366,7 @@ impl World {
 
     /// The operator ends the open round.
     pub(super) fn abort(&mut self) {
-        self.task.abort_round(self.now, &mut self.rng);
+        self.task.abort_rounds(self.now, &mut self.rng);
         self.persist();
     }
 
@@ -434,6 +434,8 @@ fn plan(devices: u8, spare: u8, versions: u8) -> Plan {
         join_millis: 20_000,
         step_millis: 20_000,
         grace_millis: 2_000,
+        rounds: 1,
+        min_rounds: 1,
         missing_permille: 300,
     };
     plan.with_recommended_scale().unwrap()

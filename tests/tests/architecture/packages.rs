@@ -108,7 +108,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         package: "hooks",
-        may_name: &["privacy", "aggregation", "proto", "shell"],
+        may_name: &["privacy", "aggregation", "proto", "shell", "serving"],
         links_none_of: &[TENSORS, &["ureq"]],
     },
     Rule {

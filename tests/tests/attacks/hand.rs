@@ -94,6 +94,7 @@ impl Coordinator {
             TaskEffect::FixSurvivors { .. }
             | TaskEffect::Charge { .. }
             | TaskEffect::Excluded { .. }
+            | TaskEffect::Gathered { .. }
             | TaskEffect::Commit { .. }
             | TaskEffect::Aborted { .. }
             | TaskEffect::Paused { .. }
@@ -109,6 +110,7 @@ impl Coordinator {
             TaskEffect::FixSurvivors { .. }
             | TaskEffect::Charge { .. }
             | TaskEffect::Excluded { .. }
+            | TaskEffect::Gathered { .. }
             | TaskEffect::Commit { .. }
             | TaskEffect::Paused { .. }
             | TaskEffect::End(_) => None,
@@ -137,7 +139,12 @@ impl Coordinator {
                     self.record.rounds_charged += 1;
                     self.record.participations.extend(devices.iter().copied());
                 }
+                TaskEffect::Gathered { round } => {
+                    self.record.last_round = self.record.last_round.max(*round);
+                    self.record.gathered = self.task.gathered().cloned();
+                }
                 TaskEffect::Commit { version, adapter, .. } => {
+                    self.record.gathered = self.task.gathered().cloned();
                     self.artifacts.insert(version.adapter, adapter.clone());
                     self.record.adapter = self.task.adapter().to_vec();
                     self.record.optimizer = self.task.optimizer().clone();

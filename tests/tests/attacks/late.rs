@@ -18,6 +18,7 @@ fn charged(world: &World) -> Vec<DeviceId> {
         TaskEffect::Charge { .. }
         | TaskEffect::FixSurvivors { .. }
         | TaskEffect::Excluded { .. }
+        | TaskEffect::Gathered { .. }
         | TaskEffect::Commit { .. }
         | TaskEffect::Aborted { .. }
         | TaskEffect::Paused { .. }

@@ -31,6 +31,8 @@ pub(crate) fn plan(cohort: usize, report_goal: usize) -> Plan {
         join_millis: 20_000,
         step_millis: 20_000,
         grace_millis: 2_000,
+        rounds: 1,
+        min_rounds: 1,
         missing_permille: 300,
     };
     plan.with_recommended_scale().unwrap()

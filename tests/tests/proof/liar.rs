@@ -74,7 +74,13 @@ impl Liar {
     }
 
     /// Changes what passes, if it wants that. Returns whether it did.
-    pub(crate) fn touches(&mut self, device: usize, leg: Leg, bytes: &mut Vec<u8>, rng: &mut ChaCha20Rng) -> bool {
+    pub(crate) fn touches(
+        &mut self,
+        device: usize,
+        leg: Leg,
+        bytes: &mut Vec<u8>,
+        rng: &mut ChaCha20Rng,
+    ) -> bool {
         let Some(lie) = self.lie else { return false };
         let before = bytes.clone();
         match leg {
@@ -143,7 +149,8 @@ impl Liar {
         match (lie, reply) {
             (Lie::Rosters, Reply::Roster { mut entries, listed }) if is_other => {
                 let at = below(rng, entries.len());
-                let owner = self.newest.iter().find(|(_, newest)| **newest == entries[at]).map(|(owner, _)| *owner);
+                let owner =
+                    self.newest.iter().find(|(_, newest)| **newest == entries[at]).map(|(owner, _)| *owner);
                 let earlier = owner.and_then(|owner| self.earlier.get(&owner));
                 match (rng.next_u32() % 3, earlier) {
                     (0, _) => {

@@ -67,7 +67,12 @@ impl Setting {
         };
         let cohort = if below(3) == 0 { devices.max(3) - 1 } else { devices };
         let spare = below(cohort as u64 / 3 + 1);
-        let plan = plan(devices, cohort, spare, 3 + u32::try_from(below(6)).unwrap());
+        let versions = 3 + u32::try_from(below(6)).unwrap();
+        // A version of a quarter of the worlds is of two or three rounds, or of fewer where some come to nothing.
+        let rounds = if cohort > 6 { 1 } else { [1, 1, 1, 2, 1, 1, 1, 3][below(8)] };
+        let devices = if rounds == 1 { devices } else { cohort * rounds + below(2) };
+        let min_rounds = 1 + below(rounds as u64);
+        let plan = plan(devices, (cohort, spare), (rounds, min_rounds), versions);
         let watch = Watch::new(&plan, devices, weather.faults());
         let seen = watch.seen();
         Self {
@@ -117,16 +122,22 @@ impl Setting {
     }
 }
 
-/// So little noise that who is in a sum shows in spite of it, and so much that what is missing of it shows too.
-const NOISE: f64 = 0.02;
+/// So little noise that who is in the sums of a version shows in spite of it, also by the millionth number, and so much that
+/// what is missing of it shows too.
+const NOISE: f64 = 0.012;
 
-fn plan(devices: usize, cohort: usize, spare: usize, versions: u32) -> Plan {
+fn plan(
+    devices: usize,
+    (cohort, spare): (usize, usize),
+    (rounds, min_rounds): (usize, usize),
+    versions: u32,
+) -> Plan {
     let mut plan = Plan::example();
     let outputs = u32::try_from(place(devices)).unwrap() + 60;
     plan.adapter.modules = vec![Module { name: "m".into(), inputs: 3, outputs }];
     plan.privacy.mode = Mode::Distributed;
     plan.privacy.clip_norm = 1.0;
-    plan.privacy.noise_multiplier = NOISE;
+    plan.privacy.noise_multiplier = NOISE / (rounds as f64).sqrt();
     plan.privacy.participations = 1000;
     plan.round.cohort = u32::try_from(cohort).unwrap();
     let quorum = aggregation::quorum(cohort, plan.corrupt_devices());
@@ -134,6 +145,8 @@ fn plan(devices: usize, cohort: usize, spare: usize, versions: u32) -> Plan {
     plan.round = RoundPlan {
         versions,
         cohort: plan.round.cohort,
+        rounds: u32::try_from(rounds).unwrap(),
+        min_rounds: u32::try_from(min_rounds).unwrap(),
         report_goal: u32::try_from(report_goal).unwrap(),
         join_millis: 60_000,
         step_millis: 30_000,

@@ -2,6 +2,7 @@
 //! everything that becomes durable. Whatever is found panics.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::{self, Display, Formatter};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
@@ -24,6 +25,9 @@ pub(crate) struct Tally {
     pub(crate) whole: u64,
     /// Keys that a device sent to a round, each with fresh ones.
     pub(crate) device_rounds: u64,
+    pub(crate) versions: u64,
+    /// Versions of more than one round.
+    pub(crate) of_several: u64,
     pub(crate) sums: u64,
     /// Sums although devices that sent keys to their round are not in them.
     pub(crate) sums_with_missing: u64,
@@ -53,6 +57,8 @@ impl Tally {
         self.worlds += other.worlds;
         self.whole += other.whole;
         self.device_rounds += other.device_rounds;
+        self.versions += other.versions;
+        self.of_several += other.of_several;
         self.sums += other.sums;
         self.sums_with_missing += other.sums_with_missing;
         self.counted += other.counted;
@@ -92,6 +98,30 @@ impl Tally {
     }
 }
 
+/// As an entry of `proof/runs.toml`.
+impl Display for Tally {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(f, "worlds = {}", self.worlds)?;
+        writeln!(f, "worlds_to_their_last_version = {}", self.whole)?;
+        writeln!(f, "device_rounds = {}", self.device_rounds)?;
+        writeln!(f, "versions = {}", self.versions)?;
+        writeln!(f, "versions_of_several_rounds = {}", self.of_several)?;
+        writeln!(f, "sums = {}", self.sums)?;
+        writeln!(f, "sums_with_missing = {}", self.sums_with_missing)?;
+        writeln!(f, "inputs = {}", self.inputs)?;
+        writeln!(f, "counted = {}", self.counted)?;
+        writeln!(f, "restarts_of_devices = {}", self.restarts)?;
+        writeln!(f, "noise_by_the_planned = {:.5}", self.noise / self.planned_noise)?;
+        for (name, times) in self.faults() {
+            writeln!(f, "{} = {times}", name.replace(' ', "_"))?;
+        }
+        for (outcome, times) in &self.aborted {
+            writeln!(f, "aborted.{outcome:?} = {times}")?;
+        }
+        Ok(())
+    }
+}
+
 /// What was seen of a world.
 #[derive(Debug)]
 pub(crate) struct Seen {
@@ -111,6 +141,8 @@ pub(crate) struct Seen {
     counted: Vec<usize>,
     /// The rounds' numbers, as their devices were told.
     rounds: BTreeMap<(usize, SessionId), u64>,
+    /// The round that each device spoke of last.
+    speaks_of: Vec<Option<u64>>,
     /// The commitments of the roster that each device was shown.
     rosters: Vec<Vec<[u8; 32]>>,
     /// What left any devices of the seeds of a device, by its commitment of a round.
@@ -147,6 +179,7 @@ impl Seen {
             charged: vec![0; devices],
             counted: vec![0; devices],
             rounds: BTreeMap::new(),
+            speaks_of: vec![None; devices],
             rosters: vec![Vec::new(); devices],
             left: BTreeMap::new(),
             sent_keys: BTreeSet::new(),
@@ -164,7 +197,9 @@ impl Seen {
         let node = &world.nodes[device];
         if let Some(session) = request.session() {
             let round = self.rounds.get(&(device, session)).copied();
-            let round = round.unwrap_or_else(|| panic!("device {device} speaks of a round that it was not offered"));
+            let round =
+                round.unwrap_or_else(|| panic!("device {device} speaks of a round that it was not offered"));
+            self.speaks_of[device] = Some(round);
             let charge = node.charges.iter().find(|(_, charge)| charge.round == round);
             let signed = node.signatures.iter().rfind(|signed| signed.round == round);
             let answered = node.answers.iter().any(|answered| answered.round == round);
@@ -178,9 +213,14 @@ impl Seen {
                 }
                 Request::MaskedChunk { .. } | Request::MaskedDone { .. } => {
                     let Some((_, charge)) = charge else {
-                        panic!("device {device} sends its input of round {round} before its charge is in its ledger")
+                        panic!(
+                            "device {device} sends its input of round {round} before its charge is in its ledger"
+                        )
                     };
-                    assert_eq!(charge.cost, self.cost, "device {device} was charged less than the plan costs");
+                    assert_eq!(
+                        charge.cost, self.cost,
+                        "device {device} was charged less than the plan costs"
+                    );
                     book.charged();
                     if matches!(request, Request::MaskedDone { .. }) {
                         self.tally.inputs += u64::from(self.inputs.insert((device, session)));
@@ -191,15 +231,25 @@ impl Seen {
                     }
                 }
                 Request::Agree { .. } => {
-                    assert!(signed.is_some(), "device {device} signs in round {round} before that is in its ledger");
+                    assert!(
+                        signed.is_some(),
+                        "device {device} signs in round {round} before that is in its ledger"
+                    );
                 }
                 Request::Unmask { shares, .. } => {
-                    assert!(answered, "device {device} answers in round {round} before that is in its ledger");
+                    assert!(
+                        answered,
+                        "device {device} answers in round {round} before that is in its ledger"
+                    );
                     let alive = shares.self_mask.iter().map(|(owner, _)| (*owner, Kind::SelfMask));
-                    for (owner, kind) in alive.chain(shares.key.iter().map(|(owner, _)| (*owner, Kind::Key))) {
+                    for (owner, kind) in alive.chain(shares.key.iter().map(|(owner, _)| (*owner, Kind::Key)))
+                    {
                         let seed = self.rosters[device][usize::from(owner)];
                         let earlier = *self.left.entry(seed).or_insert(kind);
-                        assert_eq!(earlier, kind, "both kinds of share of place {owner} have left in round {round}");
+                        assert_eq!(
+                            earlier, kind,
+                            "both kinds of share of place {owner} have left in round {round}"
+                        );
                     }
                 }
                 Request::CheckIn(_)
@@ -228,17 +278,19 @@ impl Seen {
                 self.rounds.insert((device, *session), *round);
             }
             Reply::Roster { entries, .. } => {
+                // A device sorts it, in whatever order it is shown.
+                let mut entries: Vec<_> = entries.iter().collect();
+                entries.sort_by_key(|entry| entry.credential.device);
                 self.rosters[device] = entries.iter().map(|entry| entry.key_commitment).collect();
             }
             Reply::Assignment(assignment) => self.is_durable(&assignment.published),
             Reply::Wait { latest, .. } => latest.iter().for_each(|published| self.is_durable(published)),
-            Reply::Chunk(_)
-            | Reply::Drawn(_)
-            | Reply::Inbox { .. }
-            | Reply::Received
-            | Reply::Survivors(_)
-            | Reply::Evidence(_)
-            | Reply::Over(_) => {}
+            Reply::Survivors(_) | Reply::Evidence(_) => {
+                let round = self.speaks_of[device];
+                let may_reveal = round.is_some_and(|round| self.task.may_reveal(round));
+                assert!(may_reveal, "device {device} was told of survivors who are not durably charged");
+            }
+            Reply::Chunk(_) | Reply::Drawn(_) | Reply::Inbox { .. } | Reply::Received | Reply::Over(_) => {}
         }
     }
 
@@ -260,12 +312,13 @@ impl Seen {
                 ),
                 TaskEffect::Commit { version, adapter, .. } => {
                     self.versions.insert(version.version, version.adapter);
-                    self.sum(world, (version.version, version.round), vector_from_bytes(adapter).unwrap());
+                    self.sum(world, version.version, vector_from_bytes(adapter).unwrap());
                 }
                 TaskEffect::Aborted { outcome, .. } => {
                     *self.tally.aborted.entry(outcome.to_string()).or_default() += 1;
                 }
-                TaskEffect::Charge { .. }
+                TaskEffect::Gathered { .. }
+                | TaskEffect::Charge { .. }
                 | TaskEffect::Excluded { .. }
                 | TaskEffect::Paused { .. }
                 | TaskEffect::End(_) => {}
@@ -273,36 +326,56 @@ impl Seen {
         }
     }
 
-    /// A version is the one before and the mean of its survivors' updates, and noise enough.
-    fn sum(&mut self, world: &World, (version, round): (u32, u64), after: Vec<f32>) {
-        let survivors: Vec<usize> =
-            self.task.survivors(round).iter().map(|device| world.place(device).unwrap()).collect();
+    /// A version is the one before and the mean of its survivors' updates, and noise enough, of one round or of several.
+    fn sum(&mut self, world: &World, version: u32, after: Vec<f32>) {
+        let rounds = self.task.newest().to_vec();
+        let of_all = rounds.iter().flat_map(|round| self.task.survivors(*round));
+        let survivors: Vec<usize> = of_all.map(|device| world.place(device).unwrap()).collect();
         let before = self.adapter.replace(after.clone()).unwrap_or_else(|| vec![0.0; after.len()]);
         let times = members(&before, &after, survivors.len(), self.devices);
         let times = times.unwrap_or_else(|| panic!("version {version} is no sum of its devices' updates"));
         for (device, times) in times.iter().enumerate() {
             let wanted = u32::from(survivors.contains(&device));
-            assert_eq!(*times, wanted, "device {device} is {times} times in version {version}, and not exactly once");
+            assert_eq!(
+                *times, wanted,
+                "device {device} is {times} times in version {version}, and not exactly once"
+            );
         }
         for device in &survivors {
             self.counted[*device] += 1;
             let (counted, node) = (self.counted[*device], &world.nodes[*device]);
             let found: u32 = node.found.iter().map(|(_, found)| found.times).sum();
             let charged = node.charges.len() + found as usize;
-            assert!(charged >= counted, "device {device} was charged {charged} times and is in {counted} sums");
+            assert!(
+                charged >= counted,
+                "device {device} was charged {charged} times and is in {counted} sums"
+            );
             let known = world.participations(*device) as usize;
-            assert!(known >= counted, "the coordinator counts {known} times for device {device}, in {counted} sums");
+            assert!(
+                known >= counted,
+                "the coordinator counts {known} times for device {device}, in {counted} sums"
+            );
         }
-        self.noise((version, &before, &after), (&times, survivors.len()));
-        self.tally.sums += 1;
+        self.noise((version, &before, &after), (&times, survivors.len()), rounds.len());
+        self.tally.versions += 1;
+        self.tally.of_several += u64::from(rounds.len() > 1);
+        self.tally.sums += rounds.len() as u64;
         self.tally.counted += survivors.len() as u64;
-        let joined = self.joined.get(&round).map_or(0, BTreeSet::len);
-        self.tally.sums_with_missing += u64::from(joined > survivors.len());
+        for round in rounds {
+            let joined = self.joined.get(&round).map_or(0, BTreeSet::len);
+            self.tally.sums_with_missing += u64::from(joined > self.task.survivors(round).len());
+        }
     }
 
-    fn noise(&mut self, (version, before, after): (u32, &[f32], &[f32]), (times, survivors): (&[u32], usize)) {
+    fn noise(
+        &mut self,
+        (version, before, after): (u32, &[f32], &[f32]),
+        (times, survivors): (&[u32], usize),
+        rounds: usize,
+    ) {
         let planned = self.device_variance * survivors as f64;
-        assert!(planned >= self.least_variance * (1.0 - 1e-9), "{survivors} devices add too little noise");
+        let least = self.least_variance * rounds as f64;
+        assert!(planned >= least * (1.0 - 1e-9), "{survivors} devices add too little noise to {rounds} sums");
         let mut squares = 0.0;
         let own = |i: usize| {
             let device = (0..self.devices).find(|device| nightshift_tests::one_hot::place(*device) == i);

@@ -8,10 +8,10 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::Rng;
 use sim::world::{Carriage, Clock, Disk, Fate, Leg, Network, Party, Record};
 
-use super::liar::{Lie, Liar};
+use super::liar::{Liar, Lie};
 
-/// For so long a clock says what it says.
-const SET_MILLIS: u64 = 900_000;
+/// For so long a clock says what it says: as long as some rounds.
+const SET_MILLIS: u64 = 90_000;
 
 /// How often things went wrong, whoever counted it.
 #[derive(Debug, Default)]
@@ -192,7 +192,7 @@ impl Disk for Disks {
     }
 }
 
-/// The clocks: each says for a quarter of an hour what it says.
+/// The clocks: each says for a while what it says.
 #[derive(Debug)]
 pub(crate) struct Clocks {
     seed: u64,

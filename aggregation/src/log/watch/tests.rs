@@ -243,6 +243,20 @@ fn an_entry_that_was_taken_back_leaves_nothing() {
 }
 
 #[test]
+fn a_book_says_how_many_devices_enrolled_lately() {
+    let mut book = book(3);
+    enroll(&mut book, 50, NOW + 10);
+    // Whoever renews is no newer by it.
+    enroll(&mut book, 50, NOW + 20);
+    let since = |book: &Book, secs| (book.devices(), book.enrolled_since(secs));
+    assert_eq!((since(&book, NOW + 10), since(&book, NOW + 11)), ((4, 1), (4, 0)));
+    enroll(&mut book, 51, NOW + 30);
+    assert_eq!(since(&book, NOW + 11), (5, 1));
+    book.take_back();
+    assert_eq!(since(&book, NOW + 11), (4, 0));
+}
+
+#[test]
 fn a_head_of_other_leaves_is_none_of_a_book() {
     let mut own = book(5);
     let mut longer = book(6);

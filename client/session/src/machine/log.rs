@@ -14,7 +14,7 @@ use super::{Ended, Session, Stage, Trained};
 /// How soon a device asks again for a place that is for now in no round about a log in which it could be.
 const NOT_YET_MILLIS: u64 = 10_000;
 
-/// The same where the log's head is too old, or from a time to come.
+/// The same where the log's head is too old, from a time to come, or not signed by as many witnesses as the device demands.
 pub(super) const OTHER_HEAD_MILLIS: u64 = 10 * 60_000;
 
 impl Session {
@@ -50,7 +50,11 @@ impl Session {
         now: Timestamp,
         rng: &mut impl CryptoRng,
     ) -> Self {
-        let is_of_time = matches!(why, Ended::Log(HeadRefusal::Old { .. } | HeadRefusal::Ahead { .. }));
+        // Witnesses may sign a later head.
+        let is_of_time = matches!(
+            why,
+            Ended::Log(HeadRefusal::Old { .. } | HeadRefusal::Ahead { .. } | HeadRefusal::Witnesses { .. })
+        );
         let again = if matches!(why, Ended::NotInLog) {
             if let Some(has_certificate) = self.renewal_for_log(now) {
                 self.ended = Some(why);

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use comfy_table::{Table, presets};
-use proto::admin::{TokenState, TokenStatus};
+use proto::admin::{LogStatus, TokenState, TokenStatus};
 use proto::authority::{AuthorityReply, AuthorityRequest, IssuedDevice};
 use proto::files;
 use proto::ids::{DeviceId, TokenId};
@@ -127,6 +127,52 @@ pub(super) async fn coordinator_file(config: &Config, out: &Path, name: String) 
         bundle.address
     ));
     Ok(())
+}
+
+pub(super) async fn show_log(config: &Config, format: Format) -> Result<(), CliError> {
+    let AuthorityReply::LogStatus(log) = ask(config, AuthorityRequest::ShowLog).await? else {
+        return Err(unexpected());
+    };
+    let text = log_text(&log);
+    printed(format, "nightshift.authority.log/1", log, || text)
+}
+
+/// How the log is, for people.
+fn log_text(log: &LogStatus) -> String {
+    let mut lines = vec![
+        format!("the log, for witnesses: {}", log.key),
+        format!("{} entries; the newest head was signed {}", log.size, at(log.head_unix_secs)),
+        format!("{} devices enrolled, {} of them within a day", log.devices, log.young_devices),
+    ];
+    if log.least_witnesses > 0 {
+        lines.push(format!(
+            "rounds are about heads that {} of the witnesses signed: now that of {} entries, of {}",
+            log.least_witnesses,
+            log.rounds_size,
+            at(log.rounds_unix_secs)
+        ));
+    }
+    if log.witnesses.is_empty() {
+        lines.push("no witness is asked; [[witness]] in the configuration names some".to_owned());
+        return lines.join("\n");
+    }
+    let rows: Vec<Vec<String>> = log
+        .witnesses
+        .iter()
+        .map(|witness| {
+            let signed = if witness.signed_unix_secs == 0 {
+                ["-".to_owned(), "never".to_owned()]
+            } else {
+                [witness.signed_size.to_string(), at(witness.signed_unix_secs)]
+            };
+            let [size, when] = signed;
+            let trouble =
+                witness.trouble.as_deref().map_or_else(|| "signs".to_owned(), |why| shown(why).to_string());
+            vec![shown(&witness.name).to_string(), size, when, trouble]
+        })
+        .collect();
+    lines.push(table(&["WITNESS", "ENTRIES", "SIGNED", "NOW"], &rows));
+    lines.join("\n")
 }
 
 /// The key of the authority in this folder.

@@ -150,12 +150,26 @@ fn server(health: &Health, before: u64, after: u64) -> Vec<Finding> {
         0 => Finding::ok("served bases", health.bases.len().to_string()),
         more => warning("served bases", format!("{more} are still read"), "wait, or look at its log"),
     };
-    vec![
+    let now = now().as_secs();
+    let mut findings = vec![
         state,
         judge::clock(before, health.now_unix_millis, after),
-        judge::ends("server", now().as_secs(), health.server_expires_unix_secs, advice),
+        judge::ends("server", now, health.server_expires_unix_secs, advice),
         bases,
-    ]
+    ];
+    if health.issuer_expires_unix_secs > 0 {
+        let advice =
+            "get a new certificate of whoever signs devices' in time, and name both in [issuer] authority";
+        findings.push(judge::ends("devices' issuer", now, health.issuer_expires_unix_secs, advice));
+    }
+    if let Some(status) = &health.authority {
+        findings.push(judge::authority(status));
+        let advice = "make another file by `nightshift-authority coordinator-file`, put it in its place, and start the \
+                      coordinator again";
+        findings.push(judge::ends("authority's file", now, status.certificate_expires_unix_secs, advice));
+    }
+    findings.extend(health.log.iter().flat_map(|log| judge::log(now, log)));
+    findings
 }
 
 /// What a coordinator on this machine would find.

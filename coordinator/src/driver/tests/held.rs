@@ -145,8 +145,8 @@ async fn a_round_of_one_task_wakes_nobody_who_waits_for_another() {
     let (one, other) = (create("one").await, create("other").await);
     let (asked, last) = held(&driver, one).await;
     let of_other = driver.tasks.find(other).unwrap();
-    let (steps, places) = (of_other.step(), driver.tasks.phases.places.subscribe());
-    let mut of_one = driver.tasks.find(one).unwrap().step();
+    let (steps, places) = (of_other.steps(), driver.tasks.phases.places.subscribe());
+    let mut of_one = driver.tasks.find(one).unwrap().steps();
     of_one.borrow_and_update();
     drop(ask(&driver, COHORT - 1, last));
     for asked in asked {

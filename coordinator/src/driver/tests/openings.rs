@@ -114,13 +114,13 @@ async fn the_deadline_waits_for_an_opening_and_then_ends_the_round() {
     let late = now().plus_millis(3_600_000);
     hold.handle_timeout(late, &mut UnwrapErr(SysRng)).unwrap().unwrap();
     assert!(hold.take_opening(late).is_none());
-    assert!(hold.task().open_round().is_some());
+    assert!(!hold.task().open_rounds().is_empty());
     hold.opened(opening.run(), late, &mut UnwrapErr(SysRng)).unwrap().unwrap();
-    assert!(hold.task().open_round().is_some());
+    assert!(!hold.task().open_rounds().is_empty());
     // Answers may have come since it began, so there is one more, which is the last.
     let last = hold.take_opening(late).unwrap();
     hold.opened(last.run(), late, &mut UnwrapErr(SysRng)).unwrap().unwrap();
-    assert!(hold.task().open_round().is_none());
+    assert!(hold.task().open_rounds().is_empty());
     assert_eq!(hold.task().status().last_abort, Outcome::NotRecovered.to_string());
 }
 
@@ -130,7 +130,7 @@ async fn a_seed_that_resists_is_not_tried_again_before_the_shares_to_spare_have_
     let mut hold = hold(&driver, task).await;
     hold.opened(opening.run(), now(), &mut UnwrapErr(SysRng)).unwrap().unwrap();
     assert!(hold.take_opening(now()).is_none());
-    assert!(hold.task().open_round().is_some());
+    assert!(!hold.task().open_rounds().is_empty());
     assert!(hold.task().poll_timeout().is_some());
 }
 

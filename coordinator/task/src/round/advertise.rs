@@ -28,6 +28,10 @@ impl AdvertisePhase {
         self.advertisements.len()
     }
 
+    pub(super) fn has(&self, device: DeviceId) -> bool {
+        self.advertisements.contains_key(&device)
+    }
+
     pub(super) fn members(&self) -> Vec<DeviceId> {
         self.advertisements.keys().copied().collect()
     }

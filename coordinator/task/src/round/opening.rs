@@ -58,6 +58,11 @@ impl Opening {
 }
 
 impl Opened {
+    /// The round's session.
+    pub fn session(&self) -> SessionId {
+        self.session
+    }
+
     /// For an opening that broke off, so that the sum is gone: this ends its round.
     pub fn broken(session: SessionId) -> Self {
         Self { session, what: What::Broken }

@@ -1,6 +1,12 @@
 //! What the steps of a round are called.
 
+use std::collections::BTreeMap;
 use std::fmt;
+
+use proto::ids::SessionId;
+
+/// The rounds of a task that are open, and the step of each.
+pub type Steps = BTreeMap<SessionId, PhaseName>;
 
 /// The step that a round is in, without what it holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use proto::ids::DeviceId;
 use proto::message::Charged;
 use proto::plan::Plan;
 
-use super::{Task, TaskEffect, TaskError};
+use super::{Gathered, Task, TaskEffect, TaskError};
 
 impl Task {
     /// ε so far: of the device that took part most often.
@@ -94,12 +94,15 @@ impl Task {
         (participations, self.most_participations, epsilon)
     }
 
-    /// Ends the task when those of the `enrolled` devices that may still take part are too few for a round. Where
-    /// too few are enrolled for any round, the task waits for more.
+    /// Ends the task when those of the `enrolled` devices that may still take part are too few for a version. Where
+    /// too few are enrolled for any version, the task waits for more.
     pub fn end_if_spent(&mut self, enrolled: &[DeviceId]) {
-        let able = enrolled.iter().filter(|device| self.may_take_part(**device));
-        let goal = self.plan.round.report_goal as usize;
-        if enrolled.len() >= goal && able.count() < goal {
+        let (plan, gathered) = (&self.plan.round, self.record.gathered.as_ref());
+        let is_in_it = |device: &DeviceId| gathered.is_some_and(|gathered| gathered.has(*device));
+        let able = enrolled.iter().filter(|device| self.may_take_part(**device) && !is_in_it(device));
+        let missing = plan.min_rounds.saturating_sub(gathered.map_or(0, Gathered::rounds));
+        let needed = plan.report_goal as usize * missing as usize;
+        if enrolled.len() >= plan.least_devices() as usize && able.count() < needed {
             self.end(TaskState::BudgetSpent);
         }
     }

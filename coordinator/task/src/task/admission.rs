@@ -33,6 +33,11 @@ impl Task {
         if only_keeps || self.excluded.contains(&from) {
             return Reply::Wait { retry, latest, complete: false };
         }
+        if self.has_given(from) {
+            // There is nothing for it until the version is there.
+            let retry = pacing::window_for(self.devices(), self.selection.places());
+            return Reply::Wait { retry, latest, complete: false };
+        }
         let verdict = if !self.was_declined_by(from) {
             self.selection.ask(from, self.participations(from), now)
         } else if self.selection.has_to_spare(now) {
@@ -49,6 +54,11 @@ impl Task {
                 charges: self.charged(from).into_iter().collect(),
             }),
         }
+    }
+
+    /// Whether a device is in a sum of the version that is being made.
+    fn has_given(&self, device: DeviceId) -> bool {
+        self.record.gathered.as_ref().is_some_and(|gathered| gathered.has(device))
     }
 
     /// How many devices take part, as far as is known.
@@ -76,6 +86,10 @@ impl Task {
             let why = "what this device shared in an earlier round did not open its sum";
             return Err(Rejection::Unacceptable { request: "join".into(), why: why.to_owned() });
         }
+        if self.has_given(from) {
+            let why = "the device is in a sum of the version that is being made";
+            return Err(Rejection::Unacceptable { request: "join".into(), why: why.to_owned() });
+        }
         if let Some(class) = class {
             let refuse = |why| Rejection::Unacceptable { request: "join".into(), why };
             if self.plan.classes.is_none() {
@@ -85,38 +99,61 @@ impl Task {
         }
         self.declined.remove(&from);
         self.selection.came(from, now);
-        let open = self.round.as_ref().filter(|round| round.outcome().is_none());
-        if open.is_some_and(|round| !round.is_joinable()) {
+        if self.rounds.is_busy(from) {
             return Ok(Reply::wait(POLL_MILLIS));
         }
-        let leaves = self.log.as_ref().and_then(EnrollmentLog::published).map_or(0, |head| head.head().size);
-        let outgrown = open.and_then(|round| round.outgrown_by(leaves, now));
-        if open.is_none() || outgrown.is_some() {
-            let log = match &self.log {
-                None => None,
-                Some(log) => Some(RoundLog::now(log).ok_or_else(|| {
-                    Rejection::Unavailable(
-                        "the enrollment authority signed no head of its log yet".to_owned(),
-                    )
-                })?),
-            };
-            let mut session = SessionId([0; 32]);
-            rng.fill_bytes(&mut session.0);
-            let spool = self.spooler.open(session).map_err(|error| {
-                Rejection::Unavailable(format!("no place for the inputs of a round: {error}"))
-            })?;
-            self.record.last_round += 1;
-            let params = self.round_params(session, log);
-            // Whoever is in one that is outgrown hears that it is unknown, and joins this one with what it trained.
-            let deadline = outgrown.unwrap_or_else(|| now.plus_millis(params.join_millis));
-            self.round = Some(Round::until(params, spool, (now, deadline)));
+        let may_open = self.may_open();
+        let open = self.rounds.joinable(from, (self.plan.round.cohort as usize, may_open), now);
+        let outgrown = open.and_then(|session| self.outgrown(session, now));
+        let session = match (open, outgrown) {
+            (Some(session), None) => session,
+            (None, None) if !may_open => return Ok(Reply::wait(POLL_MILLIS)),
+            (_, until) => self.open_round(until, now, rng)?,
+        };
+        if let (Some(outgrown), Some(_)) = (open, outgrown) {
+            // Whoever is in it hears that it is unknown, and joins the other with what it trained.
+            self.rounds.forget(outgrown);
         }
-        let Some(round) = &self.round else { return Err(Rejection::UnknownTask) };
+        let Some(round) = self.rounds.offer(session, from, now) else { return Err(Rejection::UnknownTask) };
+        let offer = Reply::Offer { session, round: round.number(), log: round.log_offer(log_seen) };
         match class {
             Some(class) => self.classes.insert(from, class),
             None => self.classes.remove(&from),
         };
-        let log = round.log_offer(log_seen);
-        Ok(Reply::Offer { session: round.session(), round: round.number(), log })
+        Ok(offer)
+    }
+
+    /// Until when a round is to wait that takes the place of this one, where the log has outgrown it.
+    fn outgrown(&mut self, session: SessionId, now: Timestamp) -> Option<Timestamp> {
+        let leaves = self.log.as_ref().and_then(EnrollmentLog::published).map_or(0, |head| head.head().size);
+        self.rounds.with(session).filter(|_| !self.is_draining)?.outgrown_by(leaves, now)
+    }
+
+    /// Opens a round that devices join until this time, or for as long as the plan says.
+    fn open_round(
+        &mut self,
+        until: Option<Timestamp>,
+        now: Timestamp,
+        rng: &mut impl CryptoRng,
+    ) -> Result<SessionId, Rejection> {
+        if self.is_draining {
+            return Err(Rejection::Unavailable("the coordinator is stopping".to_owned()));
+        }
+        let log = match &self.log {
+            None => None,
+            Some(log) => Some(RoundLog::now(log).ok_or_else(|| {
+                Rejection::Unavailable("the enrollment authority signed no head of its log yet".to_owned())
+            })?),
+        };
+        let mut session = SessionId([0; 32]);
+        rng.fill_bytes(&mut session.0);
+        let spool = self.spooler.open(session).map_err(|error| {
+            Rejection::Unavailable(format!("no place for the inputs of a round: {error}"))
+        })?;
+        self.record.last_round += 1;
+        let params = self.round_params(session, log);
+        let deadline = until.unwrap_or_else(|| now.plus_millis(params.join_millis));
+        self.rounds.begin(Round::until(params, spool, (now, deadline)));
+        Ok(session)
     }
 }

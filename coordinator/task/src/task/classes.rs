@@ -14,13 +14,9 @@ use std::collections::BTreeMap;
 
 use proto::adapter::{AdapterSpec, Class};
 
-/// Turns a mean over all survivors into one over those that train each number. A number that fewer than `least`
+/// Turns a mean over all survivors, of which so many are of each class, into one over those that train each number. A number that fewer than `least`
 /// train stays as it is: its mean becomes zero.
-pub(super) fn divide(mean: &mut [f32], spec: &AdapterSpec, survivors: &[Class], least: u32) {
-    let mut sizes = BTreeMap::<Class, u32>::new();
-    for class in survivors {
-        *sizes.entry(*class).or_default() += 1;
-    }
+pub(super) fn divide(mean: &mut [f32], spec: &AdapterSpec, sizes: &BTreeMap<Class, u32>, least: u32) {
     let mut trainers = vec![0_u32; mean.len()];
     for (class, size) in sizes {
         for place in class.places(spec).into_iter().flatten() {
@@ -29,7 +25,7 @@ pub(super) fn divide(mean: &mut [f32], spec: &AdapterSpec, survivors: &[Class], 
             }
         }
     }
-    let all = survivors.len() as f32;
+    let all = sizes.values().sum::<u32>() as f32;
     for (x, count) in mean.iter_mut().zip(trainers) {
         *x = if count < least.max(1) { 0.0 } else { *x * (all / count as f32) };
     }
@@ -53,6 +49,14 @@ mod tests {
         }
     }
 
+    fn sizes(survivors: &[Class]) -> BTreeMap<Class, u32> {
+        let mut sizes = BTreeMap::new();
+        for class in survivors {
+            *sizes.entry(*class).or_default() += 1;
+        }
+        sizes
+    }
+
     /// Every device moves what it trains by its number.
     fn mean(devices: &[(Class, f32)]) -> Vec<f32> {
         let mut mean = vec![0.0; spec().trained_len()];
@@ -70,14 +74,14 @@ mod tests {
         let devices = [(class(2, 2), 1.0), (class(1, 2), 3.0), (class(2, 1), 8.0), (class(1, 1), 4.0)];
         let classes = devices.map(|(class, _)| class);
         let mut found = mean(&devices);
-        divide(&mut found, &spec(), &classes, 1);
+        divide(&mut found, &spec(), &sizes(&classes), 1);
         // Layer 0: the first column by the first two devices, the second by the first alone. Layer 1: by all, and by
         // the first and the third.
         for (x, y) in found.iter().zip([2.0, 1.0, 2.0, 1.0, 4.0, 4.5, 4.0, 4.5]) {
             assert!((x - y).abs() < 1e-6, "{found:?}");
         }
         let mut found = mean(&devices);
-        divide(&mut found, &spec(), &classes, 2);
+        divide(&mut found, &spec(), &sizes(&classes), 2);
         assert_eq!(
             found.iter().map(|x| *x > 0.0).collect::<Vec<_>>(),
             [true, false, true, false, true, true, true, true]
@@ -88,7 +92,7 @@ mod tests {
     fn where_all_train_all_of_it_nothing_changes() {
         let devices = [(Class::whole(&spec()), 1.0), (Class::whole(&spec()), 2.0)];
         let mut found = mean(&devices);
-        divide(&mut found, &spec(), &devices.map(|(class, _)| class), 2);
+        divide(&mut found, &spec(), &sizes(&devices.map(|(class, _)| class)), 2);
         assert_eq!(found, mean(&devices));
     }
 }

@@ -21,8 +21,16 @@ pub enum TaskEffect {
         /// Devices and how often each has now taken part.
         devices: Vec<(DeviceId, u32)>,
     },
+    /// The sum of this round is one of those of the version that is being made: [`Task::gathered`](super::Task::gathered) has
+    /// them all.
+    Gathered {
+        /// The round's number.
+        round: u64,
+    },
     /// A new version, and what the server optimiser carries on.
     Commit {
+        /// The round whose sum was the last that it waited for; none where no round gave one.
+        completed_by: Option<u64>,
         /// The version's record.
         version: Box<VersionStatus>,
         /// The trained parameters.
@@ -31,7 +39,7 @@ pub enum TaskEffect {
         folded: Option<Vec<u8>>,
         /// The optimiser's moments.
         optimizer: Vec<u8>,
-        /// What stands for the roster of its round; none where no round made it.
+        /// What stands for the rosters of its rounds; none where no round made it.
         roster: Option<Digest>,
     },
     /// A device joins no more rounds, until the coordinator starts again.

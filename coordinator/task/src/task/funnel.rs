@@ -173,15 +173,14 @@ impl Funnels {
         }
     }
 
-    /// A round gave a version: what was counted is the last funnel, and the new version's begins.
-    pub(super) fn published(&mut self, round: u64, survivors: &[DeviceId], made: u32, now: Timestamp) {
+    /// A round gave its sum.
+    pub(super) fn gathered(&mut self, round: u64, survivors: &[DeviceId]) {
         for device in survivors {
             if let Some(reached) = self.entry(*device) {
                 reached.step = Step::Counted;
             }
         }
         self.miss(round, |reached| reached.step < Step::Counted);
-        self.next(made, now);
     }
 
     /// Another version is the newest, whatever it came from.
@@ -304,7 +303,8 @@ mod tests {
             saw(&mut funnels, id, Step::Submitted, 7);
         }
         funnels.declined(device(4), DeclineReason::Noise, NOW);
-        funnels.published(7, &[device(1), device(2)], 1, Timestamp(2_000));
+        funnels.gathered(7, &[device(1), device(2)]);
+        funnels.next(1, Timestamp(2_000));
         let last = funnels.last.unwrap();
         assert_eq!((last.joined, last.submitted, last.counted, last.missing), (3, 2, 2, 1));
         let now = funnels.counts();

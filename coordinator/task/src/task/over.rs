@@ -13,12 +13,12 @@ impl Task {
             return;
         }
         let round = &self.plan.round;
-        self.selection = Selection::new(round.cohort as usize, round.join_millis, self.devices());
+        self.selection = Selection::new(round.most_devices() as usize, round.join_millis, self.devices());
         self.funnels.end();
         (self.record.adapter, self.record.folded, self.record.before) = (Vec::new(), None, None);
         self.record.optimizer = OptimizerState::default();
         self.given = None;
         self.classes.clear();
-        self.survivors = Vec::new();
+        self.version_is_over();
     }
 }

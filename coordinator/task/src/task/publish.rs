@@ -1,56 +1,40 @@
-//! From an opened sum to a version.
+//! From the sums of a version to the version.
 
-use privacy::{ClipNorm, PrivacyMode};
-use proto::adapter::Class;
+use privacy::ClipNorm;
 use proto::admin::{MeanMetric, TaskState, VersionStatus};
-use proto::ids::{Digest, SessionId, Timestamp};
+use proto::ids::{Digest, Timestamp};
 use proto::message::Outcome;
 use proto::metrics::MetricName;
-use proto::plan::{rotation_seed, vector_to_bytes};
-use rand_core::CryptoRng;
+use proto::plan::vector_to_bytes;
 
 use super::earlier::Earlier;
 use super::next::NextState;
-use super::{Task, TaskEffect, classes};
+use super::{Gathered, Task, TaskEffect, classes};
 use crate::gain::{Measured, content};
 
 impl Task {
-    /// Decodes a sum into the next version; where that cannot be done the round is aborted.
-    pub(super) fn publish(
-        &mut self,
-        (round, session): (u64, SessionId),
-        mut sum: Vec<u32>,
-        (survivors, cohort, roster): (usize, usize, Digest),
-        now: Timestamp,
-        rng: &mut impl CryptoRng,
-    ) {
-        if self.mechanism.params().mode == PrivacyMode::Central {
-            self.mechanism.add_central_noise(&mut sum, rng);
+    /// Makes the next version of the sums of its rounds, where a round gave the last; where that cannot be done they came to
+    /// nothing.
+    pub(super) fn publish(&mut self, gathered: &Gathered, completed_by: Option<u64>, now: Timestamp) {
+        let round = gathered.last_round();
+        let survivors = gathered.survivors();
+        let mut mean = gathered.mean().to_vec();
+        if let Some(plan) = self.plan.classes {
+            classes::divide(&mut mean, &self.plan.adapter, &gathered.classes(), plan.least_trainers);
         }
-        let decoded = self.mechanism.decode(&sum, survivors, &rotation_seed(&session)).ok();
-        let next = decoded.and_then(|mut decoded| {
-            if let Some(plan) = self.plan.classes {
-                let (spec, whole) = (&self.plan.adapter, Class::whole(&self.plan.adapter));
-                let class = |device| self.classes.get(device).copied().unwrap_or(whole);
-                let classes: Vec<Class> = self.survivors.iter().map(class).collect();
-                classes::divide(&mut decoded.mean, spec, &classes, plan.least_trainers);
-            }
-            let metrics = self.mean_metrics(&decoded.metrics, survivors);
-            // The version that they trained from is judged by them; nothing is built upon one that is worse than the one
-            // before.
-            let worse = self.record.before.as_ref().filter(|_| is_worse(&metrics, survivors));
-            let next = match worse {
-                Some(earlier) => self.restored(earlier).ok()?,
-                None => self.next_state(&decoded.mean).ok()?,
-            };
-            Some((next, metrics, worse.map(|earlier| earlier.before.version)))
-        });
-        let Some((NextState { adapter, folded, optimizer }, metrics, restored)) = next else {
+        let metrics = self.mean_metrics(gathered);
+        // The version that they trained from is judged by them; nothing is built upon one that is worse than the one
+        // before.
+        let worse = self.record.before.as_ref().filter(|_| is_worse(&metrics, survivors));
+        let restored = worse.map(|earlier| earlier.before.version);
+        let next = match worse {
+            Some(earlier) => self.restored(earlier),
+            None => self.next_state(&mean),
+        };
+        self.version_is_over();
+        let Ok(NextState { adapter, folded, optimizer }) = next else {
             let outcome = Outcome::NotRecovered;
-            self.selection.aborted(now);
-            self.funnels.aborted(round, outcome);
-            self.last_abort = Some(outcome);
-            self.effects.push_back(TaskEffect::Aborted { round, outcome });
+            self.aborted(round, outcome, now);
             return;
         };
         let from = self.version();
@@ -76,9 +60,10 @@ impl Task {
         self.prepare_mechanism(made, &metrics);
         let version = VersionStatus {
             version: made,
-            cohort: u32::try_from(cohort).unwrap_or(u32::MAX),
-            survivors: u32::try_from(survivors).unwrap_or(u32::MAX),
+            cohort: gathered.cohort(),
+            survivors,
             round,
+            rounds: gathered.rounds(),
             epsilon: self.epsilon(),
             adapter: self.adapter_digest,
             folded: self.folded_digest,
@@ -88,15 +73,16 @@ impl Task {
             restores,
             rolled_back: false,
         };
-        self.funnels.published(round, &self.survivors, made, now);
+        self.funnels.next(made, now);
         self.record.versions.push(version.clone());
         let optimizer = vector_to_bytes(&self.record.optimizer.to_vector());
         self.effects.push_back(TaskEffect::Commit {
+            completed_by,
             version: Box::new(version),
             adapter,
             folded,
             optimizer,
-            roster: Some(roster),
+            roster: Some(gathered.roster()),
         });
         if self.version() >= self.plan.round.versions {
             self.end(TaskState::Complete);
@@ -106,16 +92,16 @@ impl Task {
         }
     }
 
-    /// What the sum says of the plan's metrics, in their own units.
-    fn mean_metrics(&self, shares: &[f64], survivors: usize) -> Vec<MeanMetric> {
-        let deviation = self.mechanism.metric_deviation(survivors);
-        let mean = |(metric, share): (&proto::metrics::Metric, &f64)| MeanMetric {
+    /// What the sums say of the plan's metrics, in their own units.
+    fn mean_metrics(&self, gathered: &Gathered) -> Vec<MeanMetric> {
+        let deviation = gathered.metric_deviation();
+        let mean = |(metric, share): (&proto::metrics::Metric, f64)| MeanMetric {
             name: metric.name,
-            mean: metric.value(*share),
+            mean: metric.value(share),
             standard_deviation: deviation * metric.range(),
             range: metric.range(),
         };
-        self.plan.privacy.metrics.iter().zip(shares).map(mean).collect()
+        self.plan.privacy.metrics.iter().zip(gathered.metrics()).map(mean).collect()
     }
 
     /// The mechanism for updates from `version`, at a clip norm that moves where the plan lets it adapt.
@@ -141,7 +127,6 @@ fn was_worse(made: &VersionStatus) -> bool {
 }
 
 /// Whether so many devices found the version that they trained from worse than the one before.
-fn is_worse(metrics: &[MeanMetric], survivors: usize) -> bool {
-    let devices = u32::try_from(survivors).unwrap_or(u32::MAX);
-    Measured::of(metrics, devices).is_some_and(|measured| measured.is_worse())
+fn is_worse(metrics: &[MeanMetric], survivors: u32) -> bool {
+    Measured::of(metrics, survivors).is_some_and(|measured| measured.is_worse())
 }

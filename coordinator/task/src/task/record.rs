@@ -6,6 +6,7 @@ use proto::admin::{TaskState, VersionStatus};
 use proto::ids::DeviceId;
 
 use super::earlier::Earlier;
+use super::gathered::Gathered;
 use crate::optimizer::OptimizerState;
 
 /// What is durable of a task, for a start after a stop or a crash.
@@ -29,6 +30,8 @@ pub struct TaskRecord {
     pub optimizer: OptimizerState,
     /// The version before the newest one, where that was trained from it and its gain is measured.
     pub before: Option<Earlier>,
+    /// The sums of the version that is being made, where it is of more rounds than gave theirs.
+    pub gathered: Option<Gathered>,
     /// How many devices took part when the newest version was made: so many are expected after a restart.
     pub devices: u32,
 }

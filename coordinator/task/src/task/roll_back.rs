@@ -29,14 +29,14 @@ impl Task {
         if of(version) == of(newest) {
             return Err(RollBackError::Same { version, newest });
         }
-        match self.round.as_ref().filter(|round| round.outcome().is_none() && !round.is_joinable()) {
+        match self.rounds.open().find(|round| !round.is_joinable()) {
             Some(round) => Err(RollBackError::UnderWay { round: round.number() }),
             None => Ok(()),
         }
     }
 
-    /// Gives the next version the parameters of an earlier one: its trained ones, and what the epochs before it left. A round
-    /// that devices still join ends. Where that was the last version that the plan wants, the task is complete.
+    /// Gives the next version the parameters of an earlier one: its trained ones, and what the epochs before it left. Rounds
+    /// that devices still join end, and sums that were gathered for a version are let go. Where that was the last version that the plan wants, the task is complete.
     pub fn roll_back(
         &mut self,
         (version, adapter, folded): (u32, Vec<f32>, Option<Vec<f32>>),
@@ -47,9 +47,9 @@ impl Task {
         let refuse = |source| RollBackError::Parameters { version, source };
         self.plan.adapter.check_trained(&adapter).map_err(refuse)?;
         let next = self.restored(&Earlier::new(version, adapter, folded)).map_err(refuse)?;
-        if let Some(round) = &mut self.round {
-            round.abort(Outcome::Stopped);
-        }
+        // Those too that are waited for: a version that they would have made is none any more.
+        self.version_is_over();
+        self.rounds.abort(Outcome::Stopped);
         self.perform(now, rng);
         self.commit_earlier(version, next, now);
         Ok(())
@@ -75,6 +75,7 @@ impl Task {
             cohort: 0,
             survivors: 0,
             round: self.record.last_round,
+            rounds: 0,
             epsilon: self.epsilon(),
             adapter: self.adapter_digest,
             folded: self.folded_digest,
@@ -89,6 +90,7 @@ impl Task {
         self.selection.published();
         let optimizer = vector_to_bytes(&self.record.optimizer.to_vector());
         self.effects.push_back(TaskEffect::Commit {
+            completed_by: None,
             version: Box::new(version),
             adapter: bytes,
             folded,

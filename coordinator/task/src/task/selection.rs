@@ -1,6 +1,6 @@
 //! Which of the devices that ask are given a version to train from, and when the others ask again.
 //!
-//! A version has as many places as its round has members, and some more for those that are given one and do not come
+//! A version has as many places as its rounds have members, and some more for those that are given one and do not come
 //! ([`Selection::places`]). Whoever has a place and does not ask to join in time loses it to the next. Among those that
 //! ask, a place is kept for devices that were given fewer versions and are expected back within the window that they were
 //! told ([`Selection::ask`]): so nobody trains ten times before another did once, and nobody waits for those that are gone.
@@ -69,7 +69,7 @@ pub(super) enum Verdict {
 /// Who has a place in the version that is being made, and who is expected.
 #[derive(Debug)]
 pub(super) struct Selection {
-    /// The members of a round at most.
+    /// The members of a version's rounds at most.
     cohort: usize,
     /// At least as long a place is kept, in milliseconds.
     patience_millis: u64,
@@ -96,7 +96,7 @@ pub(super) struct Selection {
 }
 
 impl Selection {
-    /// For rounds of so many members, where there were so many devices before a restart.
+    /// For versions of so many members, where there were so many devices before a restart.
     pub(super) fn new(cohort: usize, patience_millis: u64, devices: usize) -> Self {
         Self {
             before: (devices, None),
@@ -121,7 +121,7 @@ impl Selection {
         (self.given.len() + self.waiting.len()).max(self.before.0)
     }
 
-    /// How many may have a place at a time: the members of a round, and as many more as are expected not to come.
+    /// How many may have a place at a time: the members of a version's rounds, and as many more as are expected not to come.
     pub(super) fn places(&self) -> usize {
         #[expect(clippy::cast_precision_loss, reason = "a cohort has at most some thousand members")]
         let places = (self.cohort as f64 * (1.0 + self.drop_out)).round();
@@ -205,12 +205,13 @@ impl Selection {
         }
     }
 
-    /// The round ended without a version: its members ask again, and those that are gone lose their places soon.
-    pub(super) fn aborted(&mut self, now: Timestamp) {
+    /// A round ended without a sum: those that came and are not `elsewhere` ask again, and those of them that are gone lose
+    /// their places soon.
+    pub(super) fn aborted(&mut self, elsewhere: impl Fn(DeviceId) -> bool, now: Timestamp) {
         let at = Timestamp(now.0.saturating_sub(self.kept_millis().saturating_sub(AGAIN_MILLIS)));
         let mut lapsing: Vec<_> = self.lapsing.drain(..).collect();
         for (device, given) in &mut self.given {
-            if given.came {
+            if given.came && !elsewhere(*device) {
                 *given = Given { at, came: false, again: true };
                 self.counted.1 = self.counted.1.saturating_sub(1);
                 lapsing.push((at, *device));

@@ -54,7 +54,7 @@ impl Task {
             enrolled: count(enrolled.len()),
             able: count(able.len()),
             declined: count(declined),
-            least: self.plan.round.report_goal,
+            least: self.plan.round.least_devices(),
             ..Candidates::default()
         }
     }

@@ -2,8 +2,9 @@
 
 use aggregation::{IdentityPublic, Signature};
 use proto::admin::{
-    AdminReply, AdminRequest, Attested, AuditPart, Candidates, DeviceDetail, DeviceQuery, DeviceState,
-    DeviceStatus, DeviceTask, Health, OperatorStatus, ServedBase, TaskStatus, TokenStatus, TurnedAwayCount,
+    AdminReply, AdminRequest, Attested, AuditPart, AuthorityStatus, Candidates, DeviceDetail, DeviceQuery,
+    DeviceState, DeviceStatus, DeviceTask, Health, LogStatus, OperatorStatus, ServedBase, TaskStatus,
+    TokenStatus, TurnedAwayCount, WitnessStatus,
 };
 use proto::ids::{Digest, Serial, TokenId};
 use proto::message::DeclineReason;
@@ -117,6 +118,15 @@ pub(super) fn admin_replies() -> Vec<AdminReply> {
             bases_to_read: 9,
             now_unix_millis: 10,
             stopping: true,
+            log: Some(log_status()),
+            authority: Some(AuthorityStatus {
+                address: "localhost:7445".into(),
+                answers: false,
+                since_unix_secs: 11,
+                why: Some("no answer".into()),
+                certificate_expires_unix_secs: 12,
+            }),
+            issuer_expires_unix_secs: 13,
         }),
         AdminReply::Operators(vec![OperatorStatus {
             serial: Serial([1; 16]),
@@ -129,4 +139,28 @@ pub(super) fn admin_replies() -> Vec<AdminReply> {
         AdminReply::Certificate("certificate".into()),
         AdminReply::Audit(AuditPart { lines: b"{}\n".to_vec(), last: 7, head: "{}".into(), key: [3; 32] }),
     ]
+}
+
+/// How a log of enrollments is, with a witness.
+pub(super) fn log_status() -> LogStatus {
+    let witness = WitnessStatus {
+        name: "witness.example".into(),
+        signed_size: 1,
+        signed_unix_secs: 2,
+        trouble: Some("away".into()),
+        trouble_since_unix_secs: 3,
+        saw_other_log: true,
+    };
+    LogStatus {
+        key: "log+1+A".into(),
+        size: 4,
+        head_unix_secs: 5,
+        rounds_size: 6,
+        rounds_unix_secs: 7,
+        waiting_versions: 8,
+        least_witnesses: 9,
+        witnesses: vec![witness],
+        devices: 10,
+        young_devices: 11,
+    }
 }

@@ -19,6 +19,7 @@ pub(super) fn authority_requests() -> Vec<Vec<u8>> {
         AuthorityRequest::ReportRevoked(DEVICE),
         AuthorityRequest::ReadLog { from: 3 },
         AuthorityRequest::LogVersion(vec![7; 129]),
+        AuthorityRequest::ShowLog,
         AuthorityRequest::Introduce(introduction),
         AuthorityRequest::IssueToken { label: "anna".into(), lifetime_secs: 60, coordinator: "owl".into() },
         AuthorityRequest::RevokeToken(TokenId([6; 8])),
@@ -48,6 +49,7 @@ pub(super) fn authority_replies() -> Vec<Vec<u8>> {
         }),
         AuthorityReply::Devices { devices: vec![device], more: true },
         AuthorityReply::Log(LogPart { head: "head".into(), entries: vec![vec![1; 25]] }),
+        AuthorityReply::LogStatus(super::admin::log_status()),
         AuthorityReply::Certificate("certificate".into()),
     ];
     replies.into_iter().map(|reply| authority_reply_to_wire(reply).encode_to_vec()).collect()

@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 
 use coordinator::descriptors::Shares;
 use coordinator::enrollment::CLOCK_SLACK_SECS;
+use proto::admin::{AuthorityStatus, LogStatus, WitnessStatus};
 use proto::counted::counted;
+use proto::shown::shown;
 use shell::doctor::Finding;
 use shell::store::FREE_SPACE_FLOOR_BYTES;
 
@@ -59,6 +61,71 @@ pub(super) fn ends(what: &'static str, now: u64, end: u64, advice: &str) -> Find
     }
     let says = format!("ends {}, in {}", at(end), counted((end - now) / DAY_SECS, "day", "days"));
     if end - now < DAYS * DAY_SECS { warning(what, says, advice) } else { Finding::ok(what, says) }
+}
+
+/// An authority apart.
+pub(super) fn authority(status: &AuthorityStatus) -> Finding {
+    const WHAT: &str = "enrollment authority";
+    let address = shown(&status.address);
+    if status.answers {
+        return Finding::ok(WHAT, format!("{address} answers, since {}", at(status.since_unix_secs)));
+    }
+    match &status.why {
+        None => warning(WHAT, format!("{address} was not asked yet"), "ask again in a minute"),
+        Some(why) => warning(
+            WHAT,
+            format!("{address} does not answer, since {}: {}", at(status.since_unix_secs), shown(why)),
+            "start it, or mend the way to it: no device enrolls or renews meanwhile, and rounds end when the last head of its log is \
+             a day old",
+        ),
+    }
+}
+
+/// The log of enrollments, and each of its witnesses that does not sign.
+pub(super) fn log(now: u64, status: &LogStatus) -> Vec<Finding> {
+    const WHAT: &str = "enrollment log";
+    let hours = now.saturating_sub(status.rounds_unix_secs) / 3600;
+    let says = format!(
+        "{}, {} within a day; rounds are about a head of {} that is {} old",
+        counted(status.size, "entry", "entries"),
+        counted(status.young_devices, "device enrolled", "devices enrolled"),
+        counted(status.rounds_size, "entry", "entries"),
+        counted(hours, "hour", "hours")
+    );
+    let advice =
+        "look why no newer head is signed: the authority that keeps the log, its disk, its witnesses";
+    let mut findings = vec![match hours {
+        _ if status.head_unix_secs == 0 => {
+            warning(WHAT, "it has no head yet", "wait until the authority answers")
+        }
+        24.. => fault(WHAT, format!("{says}, and devices take none that is more than a day old"), advice),
+        2.. => warning(WHAT, format!("{says}, and devices take none that is more than a day old"), advice),
+        _ if status.waiting_versions > 0 => Finding::ok(
+            WHAT,
+            format!(
+                "{says}; {} to become an entry",
+                counted(status.waiting_versions, "version waits", "versions wait")
+            ),
+        ),
+        _ => Finding::ok(WHAT, says),
+    }];
+    let names = |witness: &WitnessStatus| shown(&witness.name).to_string();
+    for witness in &status.witnesses {
+        let Some(why) = &witness.trouble else { continue };
+        let says = format!("{}: {}", names(witness), shown(why));
+        findings.push(if witness.saw_other_log {
+            let advice = "where the folder came back from a backup, put a newer one back; where it did not, somebody else has the \
+                          enrollment key, or keeps a second log with it";
+            fault("witness", says, advice)
+        } else {
+            warning("witness", says, "it is asked again; see whoever runs it")
+        });
+    }
+    if !status.witnesses.is_empty() && findings.len() == 1 {
+        let says = status.witnesses.iter().map(names).collect::<Vec<_>>().join(", ");
+        findings.push(Finding::ok("witnesses", format!("{says} sign")));
+    }
+    findings
 }
 
 /// What is free where the coordinator writes.
@@ -165,6 +232,44 @@ mod tests {
         assert_eq!(level(1010 * DAY_SECS), Verdict::Warning);
         assert_eq!(level(1014 * DAY_SECS), Verdict::Ok);
         assert_eq!(level(0), Verdict::Warning);
+    }
+
+    #[test]
+    fn a_log_is_judged_by_the_head_that_rounds_are_about_and_by_its_witnesses() {
+        let now = 1_000_000_000;
+        let witness = |trouble: Option<&str>, saw_other_log| WitnessStatus {
+            name: "owl".into(),
+            trouble: trouble.map(str::to_owned),
+            saw_other_log,
+            ..WitnessStatus::default()
+        };
+        let levels = |hours: u64, witnesses: Vec<WitnessStatus>| {
+            let signed = now - hours * 3600;
+            let status = LogStatus {
+                size: 9,
+                head_unix_secs: now,
+                rounds_size: 7,
+                rounds_unix_secs: signed,
+                witnesses,
+                ..LogStatus::default()
+            };
+            log(now, &status).iter().map(Finding::verdict).collect::<Vec<_>>()
+        };
+        assert_eq!(levels(1, vec![]), [Verdict::Ok]);
+        assert_eq!(levels(2, vec![]), [Verdict::Warning]);
+        assert_eq!(levels(24, vec![]), [Verdict::Fault]);
+        assert_eq!(levels(0, vec![witness(None, false)]), [Verdict::Ok, Verdict::Ok]);
+        let both = vec![witness(Some("away"), false), witness(Some("forked"), true)];
+        assert_eq!(levels(0, both), [Verdict::Ok, Verdict::Warning, Verdict::Fault]);
+        assert_eq!(log(now, &LogStatus::default())[0].verdict(), Verdict::Warning);
+        let away = AuthorityStatus {
+            why: Some("no answer".into()),
+            since_unix_secs: 5,
+            ..AuthorityStatus::default()
+        };
+        assert!(authority(&away).what().contains("does not answer"));
+        assert_eq!(authority(&AuthorityStatus { answers: true, ..away }).verdict(), Verdict::Ok);
+        assert_eq!(authority(&AuthorityStatus::default()).verdict(), Verdict::Warning);
     }
 
     #[test]

@@ -78,7 +78,11 @@ fn has_clipped_gain(versions: &[VersionStatus], measured: u32) -> bool {
 
 /// A version, and what the devices of its round said: of the version that they trained from, where it is a gain.
 pub(super) fn version_line(versions: &[VersionStatus], made: &VersionStatus) -> String {
-    let VersionStatus { version, cohort, survivors, round, epsilon: spent, metrics, restores, .. } = made;
+    let VersionStatus { version, cohort, survivors, epsilon: spent, metrics, restores, .. } = made;
+    let round = match made.rounds {
+        1 => format!("round {}", made.round),
+        rounds => format!("{rounds} rounds, the last round {}", made.round),
+    };
     let spent = epsilon(*spent);
     if let Some(restores) = restores.filter(|_| made.rolled_back) {
         return format!("version {version}: version {restores} again, to which an operator rolled back");
@@ -137,7 +141,7 @@ pub(super) fn version_line(versions: &[VersionStatus], made: &VersionStatus) -> 
         format!("; version {from} was worse than the one before, so this is version {restores} again")
     });
     format!(
-        "version {version}: {survivors} of {cohort} devices, round {round}, epsilon {spent}{metrics}{spread}{verdict}"
+        "version {version}: {survivors} of {cohort} devices, {round}, epsilon {spent}{metrics}{spread}{verdict}"
     )
 }
 
@@ -154,6 +158,7 @@ mod tests {
             cohort: 10,
             survivors: 10,
             round: u64::from(version),
+            rounds: 1,
             epsilon: 1.0,
             adapter: Digest([1; 32]),
             folded: None,

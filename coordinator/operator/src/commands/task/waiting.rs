@@ -1,6 +1,6 @@
 //! Whom a task waits for, in words.
 
-use proto::admin::{OpenRound, TaskState, TaskStatus};
+use proto::admin::{Gathering, OpenRound, TaskState, TaskStatus};
 use proto::shown::shown;
 
 use super::funnel::stalled;
@@ -15,12 +15,24 @@ pub(super) fn of(task: &TaskStatus, now_unix_millis: u64) -> Option<String> {
         TaskState::Active => {}
         TaskState::Complete | TaskState::BudgetSpent | TaskState::Stopped | TaskState::Paused => return None,
     }
-    match &task.round {
+    let waits = match &task.round {
         Some(round) => Some(open(round, &task.open_round)),
         // An older coordinator does not say.
         None if !task.open_round.is_empty() => Some(shown(&task.open_round).to_string()),
         None => Some(format!("none: {}", stalled(task, now_unix_millis))),
+    };
+    match &task.gathering {
+        None => waits,
+        Some(gathering) => waits.map(|waits| format!("{}; {waits}", sums(gathering))),
     }
+}
+
+/// How far a version of several rounds is.
+fn sums(gathering: &Gathering) -> String {
+    let Gathering { sums, least, most, open, devices } = *gathering;
+    let wanted = if least == most { format!("{most}") } else { format!("{least} to {most}") };
+    let rounds = if open == 1 { "round is" } else { "rounds are" };
+    format!("{sums} of {wanted} sums are there, of {devices} devices, {open} {rounds} open")
 }
 
 fn open(round: &OpenRound, step: &str) -> String {
@@ -93,6 +105,7 @@ pub(super) mod tests {
             versions: Vec::new(),
             open_round: open_round.to_owned(),
             round,
+            gathering: None,
             last_abort: String::new(),
             declined: Vec::new(),
             funnel: None,

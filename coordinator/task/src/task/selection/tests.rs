@@ -164,7 +164,7 @@ fn an_aborted_round_has_its_members_back_or_their_places_are_free() {
     let mut selection = four();
     placed(&mut selection, 0..6, DAWN);
     (0..4).for_each(|i| selection.came(device(i), after(1_000)));
-    selection.aborted(after(2_000));
+    selection.aborted(|_| false, after(2_000));
     (0..3).for_each(|i| selection.came(device(i), after(3_000)));
     assert!(matches!(selection.ask(device(5), 0, after(30_000)), Verdict::Wait(_)));
     assert_eq!(selection.ask(device(5), 0, after(63_000)), Verdict::Place);
@@ -198,7 +198,7 @@ fn however_often_rounds_come_to_nothing_a_place_lapses_when_it_would_have() {
     // The fourth is gone. Each round waits a minute for it, and its members ask again a moment later.
     let mut now = after(104_000);
     for _ in 0..30 {
-        selection.aborted(now);
+        selection.aborted(|_| false, now);
         now = now.plus_millis(1_000);
         (0..3).for_each(|i| selection.came(device(i), now));
         if selection.ask(device(4), 0, now) == Verdict::Place {

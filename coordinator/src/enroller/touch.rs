@@ -1,0 +1,96 @@
+//! Whether an authority apart answers, and since when; and what it says of its log.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use proto::admin::{AuthorityStatus, LogStatus};
+
+/// How it was when it was last asked.
+#[derive(Debug, Default)]
+pub(crate) struct Touch(Mutex<Touched>);
+
+#[derive(Debug, Default)]
+struct Touched {
+    answers: bool,
+    /// Since when; 0 where it was not asked yet.
+    since_unix_secs: u64,
+    why: Option<String>,
+    log: Option<LogStatus>,
+}
+
+/// What is new.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum News {
+    /// It answers again.
+    Answers,
+    /// It does not answer.
+    Silent,
+    /// Nothing.
+    None,
+}
+
+impl Touch {
+    /// It was asked, and this came of it.
+    pub(crate) fn heard(&self, heard: &Result<(), String>, now_unix_secs: u64) -> News {
+        let mut touched = self.touched();
+        let is_first = touched.since_unix_secs == 0;
+        let changes = touched.answers != heard.is_ok();
+        if is_first || changes {
+            touched.since_unix_secs = now_unix_secs.max(1);
+        }
+        touched.answers = heard.is_ok();
+        touched.why = heard.as_ref().err().cloned();
+        match (heard, is_first, changes) {
+            (Ok(()), false, true) => News::Answers,
+            (Err(_), true, _) | (Err(_), false, true) => News::Silent,
+            (Ok(()), true, _) | (Ok(()) | Err(_), false, false) => News::None,
+        }
+    }
+
+    /// It says this of its log.
+    pub(crate) fn told(&self, log: Option<LogStatus>) {
+        self.touched().log = log;
+    }
+
+    /// What it said of its log last.
+    pub(crate) fn log(&self) -> Option<LogStatus> {
+        self.touched().log.clone()
+    }
+
+    /// How it is, of an authority at this address.
+    pub(crate) fn status(&self, address: &str) -> AuthorityStatus {
+        let touched = self.touched();
+        AuthorityStatus {
+            address: address.to_owned(),
+            answers: touched.answers,
+            since_unix_secs: touched.since_unix_secs,
+            why: touched.why.clone(),
+            ..AuthorityStatus::default()
+        }
+    }
+
+    fn touched(&self) -> MutexGuard<'_, Touched> {
+        // It is whole after each change.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_new_is_said_once_and_since_when_is_kept() {
+        let (touch, away) = (Touch::default(), || Err("no answer".to_owned()));
+        assert_eq!(touch.status("owl:1").since_unix_secs, 0);
+        let told = [(away(), 5), (away(), 6), (Ok(()), 7), (Ok(()), 8), (away(), 9)];
+        let news = told.map(|(heard, now)| (touch.heard(&heard, now), touch.status("owl:1").since_unix_secs));
+        let expected =
+            [(News::Silent, 5), (News::None, 5), (News::Answers, 7), (News::None, 7), (News::Silent, 9)];
+        assert_eq!(news, expected);
+        let status = touch.status("owl:1");
+        assert_eq!((status.answers, status.why.as_deref()), (false, Some("no answer")));
+        let well = Touch::default();
+        assert_eq!(well.heard(&Ok(()), 3), News::None);
+        assert_eq!((well.status("a").answers, well.status("a").why), (true, None));
+    }
+}
