@@ -83,15 +83,14 @@ fn play(first: u64, worlds: u64, device_rounds: u64, longest: Duration) -> Playe
                     // It says what was found; the others are played all the same.
                     let came = alone.install(|| catch_unwind(AssertUnwindSafe(|| Setting::of(seed).play())));
                     let mut played = played.lock().unwrap();
-                    match came {
-                        Ok(came) => played.tally.add(&came),
-                        Err(_) => {
-                            println!(
-                                "again with NIGHTSHIFT_PROOF_SEED={seed} NIGHTSHIFT_PROOF_WORLDS=1 cargo test \
-                                 -p nightshift-tests --test proof -- --nocapture nothing_that_must"
-                            );
-                            played.found.push(seed);
-                        }
+                    if let Ok(came) = came {
+                        played.tally.add(&came);
+                    } else {
+                        println!(
+                            "again with NIGHTSHIFT_PROOF_SEED={seed} NIGHTSHIFT_PROOF_WORLDS=1 cargo test \
+                             -p nightshift-tests --test proof -- --nocapture nothing_that_must"
+                        );
+                        played.found.push(seed);
                     }
                 }
             });

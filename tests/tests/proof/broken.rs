@@ -116,10 +116,9 @@ struct Forgets {
 impl Disk for Forgets {
     fn writes(&self, who: Party, _: Record, number: u32) -> Fate {
         match who {
-            Party::Device(_) => Fate::Kept,
             Party::Coordinator if number == self.dies => Fate::Dies { kept: false, millis: 1_000 },
             Party::Coordinator if (self.from..self.dies).contains(&number) => Fate::Lies,
-            Party::Coordinator => Fate::Kept,
+            Party::Device(_) | Party::Coordinator => Fate::Kept,
         }
     }
 }

@@ -84,7 +84,6 @@ impl Liar {
         let Some(lie) = self.lie else { return false };
         let before = bytes.clone();
         match leg {
-            Leg::Artifact => {}
             Leg::Request => {
                 let request = request_from_wire(wire::Request::decode(bytes.as_slice()).unwrap()).unwrap();
                 self.hears(device, request);
@@ -93,7 +92,7 @@ impl Liar {
                 let request = request_from_wire(wire::Request::decode(bytes.as_slice()).unwrap()).unwrap();
                 *bytes = request_to_wire(&self.second(device, request, rng)).encode_to_vec();
             }
-            Leg::Copy => {}
+            Leg::Artifact | Leg::Copy => {}
             Leg::Reply => {
                 let reply = reply_from_wire(wire::Reply::decode(bytes.as_slice()).unwrap()).unwrap();
                 *bytes = reply_to_wire(self.shows(lie, device, reply, rng)).encode_to_vec();

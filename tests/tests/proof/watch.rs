@@ -312,7 +312,7 @@ impl Seen {
                 ),
                 TaskEffect::Commit { version, adapter, .. } => {
                     self.versions.insert(version.version, version.adapter);
-                    self.sum(world, version.version, vector_from_bytes(adapter).unwrap());
+                    self.sum(world, version.version, &vector_from_bytes(adapter).unwrap());
                 }
                 TaskEffect::Aborted { outcome, .. } => {
                     *self.tally.aborted.entry(outcome.to_string()).or_default() += 1;
@@ -327,12 +327,12 @@ impl Seen {
     }
 
     /// A version is the one before and the mean of its survivors' updates, and noise enough, of one round or of several.
-    fn sum(&mut self, world: &World, version: u32, after: Vec<f32>) {
+    fn sum(&mut self, world: &World, version: u32, after: &[f32]) {
         let rounds = self.task.newest().to_vec();
         let of_all = rounds.iter().flat_map(|round| self.task.survivors(*round));
         let survivors: Vec<usize> = of_all.map(|device| world.place(device).unwrap()).collect();
-        let before = self.adapter.replace(after.clone()).unwrap_or_else(|| vec![0.0; after.len()]);
-        let times = members(&before, &after, survivors.len(), self.devices);
+        let before = self.adapter.replace(after.to_owned()).unwrap_or_else(|| vec![0.0; after.len()]);
+        let times = members(&before, after, survivors.len(), self.devices);
         let times = times.unwrap_or_else(|| panic!("version {version} is no sum of its devices' updates"));
         for (device, times) in times.iter().enumerate() {
             let wanted = u32::from(survivors.contains(&device));
@@ -356,7 +356,7 @@ impl Seen {
                 "the coordinator counts {known} times for device {device}, in {counted} sums"
             );
         }
-        self.noise((version, &before, &after), (&times, survivors.len()), rounds.len());
+        self.noise((version, &before, after), (&times, survivors.len()), rounds.len());
         self.tally.versions += 1;
         self.tally.of_several += u64::from(rounds.len() > 1);
         self.tally.sums += rounds.len() as u64;
