@@ -50,7 +50,7 @@ mod watch;
 mod weather;
 
 /// Worlds without the variable: some seconds of two cores.
-const WORLDS: u64 = 200;
+const WORLDS: u64 = 60;
 
 /// Worlds are played by so many threads.
 const THREADS: usize = 2;

@@ -2,11 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use prost::Message;
-use proto::convert::request_from_wire;
 use proto::ids::Timestamp;
-use proto::wire;
 
+use super::wire::request_of;
 use super::{Leg, World};
 
 /// Copies by when they arrive, and of those that arrive together in the order in which they were made.
@@ -41,9 +39,7 @@ impl World {
         while let Some((index, mut bytes)) = self.copies.take(self.agenda.now()) {
             came = true;
             self.network.touches(index, Leg::Copy, &mut bytes, &mut self.rng);
-            let Ok(Ok(request)) = wire::Request::decode(bytes.as_slice()).map(request_from_wire) else {
-                continue;
-            };
+            let Some(request) = request_of(&bytes) else { continue };
             if self.is_there() {
                 drop(self.ask_task(index, request));
                 self.notice();

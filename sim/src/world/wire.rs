@@ -46,6 +46,11 @@ impl News {
     }
 }
 
+/// The request that these bytes are, if they are one.
+pub(super) fn request_of(bytes: &[u8]) -> Option<Request> {
+    request_from_wire(wire::Request::decode(bytes).ok()?).ok()
+}
+
 impl World {
     /// A request leaves its device.
     pub(super) fn send(&mut self, index: usize, request: &Request) -> Result<(), WorldError> {
@@ -87,7 +92,7 @@ impl World {
             return Ok(());
         }
         // Only a touched one does not decode.
-        let Ok(Ok(request)) = wire::Request::decode(bytes).map(request_from_wire) else {
+        let Some(request) = request_of(bytes) else {
             self.is_not_heard(index);
             return Ok(());
         };

@@ -54,11 +54,11 @@ fn one_seed_makes_one_world() {
 fn each_lie_is_told_and_nothing_comes_of_it() {
     for lie in [Lie::Rosters, Lie::Sharers, Lie::Survivors, Lie::Second] {
         let (mut told, mut sums) = (0, 0);
-        for seed in 1..12 {
+        for seed in 1..7 {
             let tally = Setting::with(seed, Weather::with(lie)).play();
             (told, sums) = (told + tally.lies, sums + tally.sums);
         }
-        assert!(told > 10 && sums > 0, "{lie:?}: {told} lies, {sums} sums");
+        assert!(told > 5 && sums > 0, "{lie:?}: {told} lies, {sums} sums");
     }
 }
 

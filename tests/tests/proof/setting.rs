@@ -116,6 +116,8 @@ impl Setting {
                 Err(error) => panic!("{error}"),
             }
         };
+        // What is there then is what is durable.
+        world.restart_coordinator(0).unwrap();
         let mut seen = self.seen.lock().unwrap();
         seen.ends(&world, ended);
         seen.tally.clone()

@@ -399,7 +399,9 @@ impl Seen {
         }
         assert_eq!(world.signed_twice(), 0, "a device signed or answered twice in a round");
         let versions = &world.task().record().versions;
-        assert_eq!(versions.len(), self.versions.len(), "a version is lost, or there twice");
+        let versions: Vec<_> = versions.iter().map(|version| (version.version, version.adapter)).collect();
+        let known: Vec<_> = self.versions.iter().map(|(version, adapter)| (*version, *adapter)).collect();
+        assert_eq!(versions, known, "a version is lost, or there twice");
         let counts = &self.counts;
         let of = |count: &std::sync::atomic::AtomicU64| count.load(Ordering::Relaxed);
         self.tally = Tally {
