@@ -1,14 +1,41 @@
 //! A virtual world: the production machines of both sides, virtual time, the production wire code, and faults.
 //!
-//! Every message is encoded to protobuf bytes and decoded on the other side. The order in which devices act,
-//! lost requests, lost replies, repeats, devices that vanish and a coordinator that crashes all follow from one
-//! seed.
+//! A coordinator and its devices live in one process, on one virtual clock. The world is a queue of events
+//! (`world/agenda.rs`): a device that sleeps, trains, is away or waits for others costs nothing until its turn, and a night
+//! passes in no time. Every message is encoded to protobuf bytes and decoded on the other side. What a device can only wait
+//! for is held as the server holds it (`world/wire.rs`), and answered by the event that changes it. Everything that is random
+//! follows from one seed, on one thread as on many: a failure comes back by its seed.
 //!
-//! The world is a queue of events on a virtual clock (`world/agenda.rs`): a device that sleeps, trains, is away or waits for
-//! others costs nothing until its turn. What it can only wait for is held as the server holds it (`world/wire.rs`), and
-//! answered by the event that changes it. There are two seams: a [`Network`] says what becomes of bytes on their way, and
-//! [`Habits`] say when devices are there and how long they train. What is seen of it all is counted in one place
+//! # What can go wrong in it
+//!
+//! Each kind of failure is made at a seam. A seam that nobody sets does nothing.
+//!
+//! | seam | what it makes |
+//! | --- | --- |
+//! | [`Network`] | requests and answers that are lost, late or there twice; copies that arrive behind later requests, or instead of a lost one; and whoever sits on it and changes what passes: to devices a coordinator that shows each something else, to the coordinator a device that says two things |
+//! | [`Disk`] | a machine that dies before a write is durable, or after that and before it says so; a disk that is full for a while; a disk that lies |
+//! | [`Clock`] | clocks that are set ahead or back, of devices and of the coordinator, while they wait for something |
+//! | [`Habits`] | devices that come and go, and how long they train |
+//! | [`Faults`] | devices that vanish in a state of one's choice or while they train, and a coordinator that crashes after an answer |
+//!
+//! What dies starts again from what is durable of it and from nothing else. A device has its ledger, what it signed, the version
+//! that it holds, and what it saw of the enrollment log; a coordinator has what it wrote in one transaction before it answered.
+//! An [`Observer`] sees all that leaves a device, all that reaches one and all that becomes durable, with the world as it is at
+//! that moment: what must never happen is looked for there, and so are attacks. What is counted of it all is counted in one place
 //! (`world/seen.rs`).
+//!
+//! # What it cannot show
+//!
+//! - **The shells.** There is no socket, no TLS, no database and no thread here. How a shell makes things durable and in which
+//!   order is written a second time, in `world/coordinator.rs` and `world/node.rs`, after `coordinator/src/driver` and
+//!   `client/src/device`; whether those do it is shown by processes that are killed (`tests/tests/kill.rs`, `tests/tests/year.rs`).
+//! - **Half a write.** What is written together is durable together or not at all. That a torn record is noticed is
+//!   the store's matter (`proto/shell`).
+//! - **Work that overlaps.** A coordinator does one thing at a time and opens a sum where it stands; the server opens it beside
+//!   other work. A device's answer to what it hears takes no time of its own, but for training.
+//! - **Chance that was not drawn.** A run shows that nothing happened by the seeds that were played. That nothing can happen in
+//!   small rounds, whatever is lost and said, is the model checker's matter (`aggregation/tests/model.rs`).
+//! - **Cryptography.** Whoever sits on the network changes, repeats and withholds what it has seen; it breaks no cipher.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -24,24 +51,34 @@ use session::Work;
 use session::policy::Policy;
 use session::update::Update;
 use task::held::{Awaits, Phases};
-use task::{RollBackError, Spending, Task, TaskError, TaskRecord};
+use task::{RollBackError, Spending, Task, TaskEffect, TaskError, TaskRecord};
 
 use crate::faults::Faults;
 
 mod agenda;
+mod clock;
 mod coordinator;
+mod copies;
+mod disk;
 mod enrolling;
 mod error;
 mod habits;
 mod instant;
 mod network;
 mod node;
+mod observer;
 mod seen;
 mod stages;
 mod time;
 mod wire;
 
 use agenda::Agenda;
+pub use clock::Clock;
+use clock::Right;
+use coordinator::Header;
+use copies::Copies;
+use disk::Sound;
+pub use disk::{Disk, Fate, Record};
 use enrolling::Authority;
 pub use error::WorldError;
 use habits::AlwaysThere;
@@ -49,7 +86,8 @@ pub use habits::{Habits, Stay};
 pub use network::{Carriage, Leg, Network};
 use node::Common;
 pub use node::{Node, Traffic};
-use seen::Observer;
+pub use observer::Observer;
+use seen::Tally;
 pub use seen::{Counts, Seen};
 pub use stages::Funnel;
 use wire::News;
@@ -71,6 +109,15 @@ pub trait Trainer {
     }
 }
 
+/// One of those who take part in a world.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Party {
+    /// The coordinator.
+    Coordinator,
+    /// The device at this place.
+    Device(usize),
+}
+
 /// A coordinator, its devices, and what is durable of them.
 #[derive(Debug)]
 pub struct World {
@@ -84,6 +131,15 @@ pub struct World {
     /// Who is enrolled, and for what it was counted last who may still take part.
     enrolled: Vec<DeviceId>,
     counted: Option<Spending>,
+    /// What the coordinator's machine has decided and its disk has not taken yet, and how often it wrote.
+    unsaved: Vec<TaskEffect>,
+    /// As it was last made durable.
+    header: Header,
+    writes: u32,
+    /// Until when its disk is full.
+    full_until: Timestamp,
+    /// It died and has not started again.
+    is_dead: bool,
     /// Until when the coordinator is not there.
     back_at: Timestamp,
     /// What questions wait for, as it is now, and whose questions are held for it.
@@ -106,11 +162,15 @@ pub struct World {
     rng: ChaCha20Rng,
     faults: Faults,
     network: Box<dyn Network>,
+    copies: Copies,
+    disk: Box<dyn Disk>,
+    clock: Box<dyn Clock>,
+    observer: Option<Box<dyn Observer>>,
     habits: Box<dyn Habits>,
     /// The longest time between two versions, where somebody limits it.
     patience_millis: Option<u64>,
     traffic_before: Vec<Traffic>,
-    observer: Observer,
+    tally: Tally,
     fixed: BTreeMap<u64, Vec<DeviceId>>,
     /// The rounds whose sums are in the version that is being made, and those of each version.
     gathering: Vec<u64>,
@@ -185,11 +245,16 @@ impl World {
             plan_bytes,
             artifacts,
             given: given.map(<[f32]>::to_vec),
+            header: Header::of(&record),
             record,
             task_rng: ChaCha20Rng::from_seed(draw(&mut rng)),
             places: enrolled.iter().copied().zip(0..).collect(),
             enrolled,
             counted: None,
+            unsaved: Vec::new(),
+            writes: 0,
+            full_until: DAWN,
+            is_dead: false,
             back_at: DAWN,
             held: BTreeMap::new(),
             unfinished: nodes.len(),
@@ -201,10 +266,14 @@ impl World {
             agenda: Agenda::new(DAWN),
             rng,
             network: Box::new(faults.clone()),
+            copies: Copies::default(),
+            disk: Box::new(Sound),
+            clock: Box::new(Right),
+            observer: None,
             faults,
             habits: Box::new(AlwaysThere::default()),
             patience_millis: None,
-            observer: Observer::default(),
+            tally: Tally::default(),
             nodes,
             fixed: BTreeMap::new(),
             gathering: Vec::new(),
@@ -213,6 +282,14 @@ impl World {
         };
         (0..world.nodes.len()).for_each(|index| world.enter(index, DAWN));
         Ok(world)
+    }
+
+    /// Shows the world to whoever watches it.
+    fn watch(&mut self, show: impl FnOnce(&mut dyn Observer, &Self)) {
+        if let Some(mut observer) = self.observer.take() {
+            show(observer.as_mut(), self);
+            self.observer = Some(observer);
+        }
     }
 
     /// What an operator would see.
@@ -233,18 +310,28 @@ impl World {
 
     /// The versions so far.
     pub fn seen(&self) -> &[Seen] {
-        &self.observer.seen
+        &self.tally.seen
+    }
+
+    /// The coordinator's machine.
+    pub fn task(&self) -> &Task {
+        &self.task
     }
 
     /// What was counted so far.
     pub fn counts(&self) -> Counts {
-        Counts { millis: self.millis(), ..self.observer.counts }
+        Counts { millis: self.millis(), ..self.tally.counts }
     }
 
     /// Places in [`World::nodes`] of the devices whose inputs are in a round's sum.
     pub fn survivors(&self, round: u64) -> Vec<usize> {
         let survivors = self.fixed.get(&round).map_or(&[][..], Vec::as_slice);
         survivors.iter().filter_map(|id| self.places.get(id).copied()).collect()
+    }
+
+    /// Where in [`World::nodes`] this device is.
+    pub fn place(&self, device: &DeviceId) -> Option<usize> {
+        self.places.get(device).copied()
     }
 
     /// The rounds of the newest version, in the order of their sums.
@@ -259,7 +346,7 @@ impl World {
 
     /// Ends the task before its last version, as an operator may; what was published stays, and the devices fetch it.
     pub fn stop(&mut self) {
-        self.task.finish(self.agenda.now(), &mut self.task_rng);
+        self.task.finish(self.coordinator_now(), &mut self.task_rng);
         self.perform_effects();
     }
 
@@ -271,6 +358,7 @@ impl World {
     /// Lets the world run until the next version is published, or until the task is over and every device that
     /// is there holds its last version, or until the trainer was told to stop. Returns whether there is more to come.
     pub fn run_to_next_version(&mut self, trainer: &mut impl Trainer) -> Result<bool, WorldError> {
+        self.rise()?;
         let before = self.task.version();
         loop {
             if self.task.version() > before {
@@ -290,7 +378,10 @@ impl World {
 
     /// What happens next: all that is due now, or else time passes until something is.
     pub fn run_one_step(&mut self, trainer: &mut impl Trainer) -> Result<(), WorldError> {
-        if self.act(trainer)? { Ok(()) } else { self.pass_time() }
+        if !self.act(trainer)? {
+            self.pass_time()?;
+        }
+        self.rise()
     }
 
     /// Lets a task go on that paused itself, as its operator would. Returns whether it had.
@@ -310,7 +401,7 @@ impl World {
         let vector = |digest: &Digest| self.artifacts.get(digest).and_then(|bytes| vector_from_bytes(bytes));
         let Some(adapter) = vector(&known.adapter) else { return Err(unknown) };
         let folded = known.folded.as_ref().and_then(vector);
-        self.task.roll_back((version, adapter, folded), self.agenda.now(), &mut self.task_rng)?;
+        self.task.roll_back((version, adapter, folded), self.coordinator_now(), &mut self.task_rng)?;
         self.perform_effects();
         Ok(())
     }

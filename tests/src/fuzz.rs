@@ -6,7 +6,6 @@
 #![expect(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a target fails by panicking")]
 
 mod bases;
-mod books;
 mod checkpoints;
 mod coordinator_files;
 mod device_files;

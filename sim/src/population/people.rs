@@ -104,7 +104,7 @@ impl Network for Links {
         let Carriage::Arrives { later_millis, twice } = carriage else { return carriage };
         let (table, traits) = (&self.people.network, self.people.traits(device));
         let (kib_a_sec, off) = match leg {
-            Leg::Request => (table.up_kib_a_sec, traits.up),
+            Leg::Request | Leg::Copy => (table.up_kib_a_sec, traits.up),
             Leg::Reply | Leg::Artifact => (table.down_kib_a_sec, traits.down),
         };
         let secs = bytes as f64 / (1024.0 * kib_a_sec * (table.spread * off).exp());

@@ -1,12 +1,30 @@
 //! The coordinator's shell in a world: what is made durable, what is noticed, and what a crash leaves.
 
+use proto::admin::TaskState;
 use session::Event;
 use task::held::Phases;
-use task::{Task, TaskEffect};
+use task::{Task, TaskEffect, TaskRecord};
 
+use super::disk::{Fate, Record};
 use super::node::Doing;
 use super::wire::News;
-use super::{Traffic, World, WorldError};
+use super::{Party, Traffic, World, WorldError};
+
+/// What the server keeps of a task in one record, beside its versions and who took part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Header {
+    state: TaskState,
+    last_round: u64,
+    rounds_charged: u64,
+    devices: u32,
+}
+
+impl Header {
+    pub(super) fn of(record: &TaskRecord) -> Self {
+        let TaskRecord { state, last_round, rounds_charged, devices, .. } = *record;
+        Self { state, last_round, rounds_charged, devices }
+    }
+}
 
 impl World {
     /// Stops the coordinator as a crash does, and starts it again so much later.
@@ -16,9 +34,19 @@ impl World {
         self.deliver()
     }
 
+    /// Where the coordinator died while it wrote, its machine begins again from what is durable, and is there when its time has
+    /// come.
+    pub(super) fn rise(&mut self) -> Result<(), WorldError> {
+        if self.is_dead {
+            self.crash_coordinator()?;
+            self.deliver()?;
+        }
+        Ok(())
+    }
+
     /// Whether the coordinator hears anybody.
     pub(super) fn is_there(&self) -> bool {
-        self.agenda.now() >= self.back_at
+        !self.is_dead && self.agenda.now() >= self.back_at
     }
 
     /// Forgets everything of the coordinator that is not durable, and starts it again. Whose questions it held hears nothing
@@ -29,6 +57,9 @@ impl World {
         let task = Task::restore(id, &self.plan_bytes, self.given.clone(), authority.public(), record)?;
         self.task = authority.of_task(task);
         self.coordinator_crashes += 1;
+        self.unsaved.clear();
+        self.header = Header::of(&self.record);
+        (self.is_dead, self.full_until) = (false, self.agenda.now());
         self.counted = None;
         for index in std::mem::take(&mut self.held).into_values().flatten() {
             self.nodes[index].doing = Doing::Asleep;
@@ -38,56 +69,88 @@ impl World {
         Ok(())
     }
 
-    /// The shell's part: everything here is durable before the reply leaves.
+    /// The shell's part: what the machine has decided is written in one transaction before an answer leaves. Where the disk
+    /// does not take it, it is kept in memory, and nobody is answered by it.
     pub(super) fn perform_effects(&mut self) {
-        self.task.open_in_place(self.agenda.now(), &mut self.task_rng);
-        while let Some(effect) = self.task.poll_effect() {
+        let now = self.coordinator_now();
+        self.task.open_in_place(now, &mut self.task_rng);
+        self.unsaved.extend(std::iter::from_fn(|| self.task.poll_effect()));
+        if self.is_saved() || self.is_dead || self.agenda.now() < self.full_until {
+            return;
+        }
+        self.writes += 1;
+        match self.disk.writes(Party::Coordinator, Record::Decisions, self.writes) {
+            Fate::Kept => self.keep(),
+            Fate::Full { millis } => self.full_until = self.agenda.now().plus_millis(millis),
+            Fate::Lies => {
+                self.header = Header::of(self.task.record());
+                let effects = std::mem::take(&mut self.unsaved);
+                self.watch(|observer, world| observer.decides(world, &effects));
+            }
+            Fate::Dies { kept, millis } => {
+                if kept {
+                    self.keep();
+                }
+                self.unsaved.clear();
+                self.is_dead = true;
+                self.back_at = self.agenda.now().plus_millis(millis);
+            }
+        }
+    }
+
+    /// Whether everything that was decided is durable.
+    pub(super) fn is_saved(&self) -> bool {
+        self.unsaved.is_empty() && Header::of(self.task.record()) == self.header
+    }
+
+    /// Makes durable what was decided.
+    fn keep(&mut self) {
+        let effects = std::mem::take(&mut self.unsaved);
+        self.header = Header::of(self.task.record());
+        let Header { state, last_round, rounds_charged, devices } = self.header;
+        (self.record.state, self.record.last_round) = (state, last_round);
+        (self.record.rounds_charged, self.record.devices) = (rounds_charged, devices);
+        let mut gathers = false;
+        for effect in &effects {
             match effect {
                 TaskEffect::FixSurvivors { round, survivors } => {
-                    self.record.last_round = self.record.last_round.max(round);
-                    self.fixed.insert(round, survivors);
+                    self.fixed.insert(*round, survivors.clone());
                 }
-                TaskEffect::Excluded { .. } => {}
-                TaskEffect::Paused { .. } => self.record.state = self.task.record().state,
-                TaskEffect::Aborted { round, outcome } => {
-                    self.record.last_round = self.record.last_round.max(round);
-                    self.observer.aborts(outcome);
-                }
-                TaskEffect::Charge { round, devices } => {
-                    self.record.last_round = self.record.last_round.max(round);
-                    self.record.rounds_charged += 1;
-                    self.record.participations.extend(devices);
+                TaskEffect::Excluded { .. } | TaskEffect::Paused { .. } => {}
+                TaskEffect::Aborted { outcome, .. } => self.tally.aborts(*outcome),
+                TaskEffect::Charge { devices, .. } => {
+                    self.record.participations.extend(devices.iter().copied());
                 }
                 TaskEffect::Gathered { round } => {
-                    self.record.last_round = self.record.last_round.max(round);
-                    self.record.gathered = self.task.gathered().cloned();
-                    self.gathering.push(round);
+                    gathers = true;
+                    self.gathering.push(*round);
                 }
                 TaskEffect::Commit { completed_by, version, adapter, folded, .. } => {
                     self.gathering.extend(completed_by);
                     self.rounds.push(std::mem::take(&mut self.gathering));
-                    self.record.gathered = self.task.gathered().cloned();
-                    self.artifacts.insert(version.adapter, adapter);
-                    self.artifacts.extend(version.folded.zip(folded));
+                    self.artifacts.insert(version.adapter, adapter.clone());
+                    self.artifacts.extend(version.folded.zip(folded.clone()));
                     self.record.folded.clone_from(&self.task.record().folded);
                     self.record.adapter = self.task.adapter().to_vec();
                     self.record.optimizer = self.task.optimizer().clone();
                     self.record.before.clone_from(&self.task.record().before);
-                    self.record.devices = self.task.record().devices;
-                    self.record.versions.push((*version).clone());
+                    self.record.versions.push((**version).clone());
                     let traffic = self.new_traffic();
                     let there = self.nodes.iter().enumerate().filter(|(_, node)| node.is_live());
                     let (there, millis) = (there.map(|(index, _)| index), self.millis());
-                    self.observer.publishes(*version, traffic, millis, there);
+                    self.tally.publishes((**version).clone(), traffic, millis, there);
                     self.come_back();
                 }
-                TaskEffect::End(state) => {
-                    self.record.state = state;
-                    self.record.gathered = None;
-                    self.come_back();
-                }
+                TaskEffect::End(_) => self.come_back(),
             }
         }
+        // What is kept of the sums is what there is now, with all that came since.
+        match self.task.gathered() {
+            Some(gathered) if gathers => self.record.gathered = Some(gathered.clone()),
+            Some(_) => {}
+            None => self.record.gathered = None,
+        }
+        self.watch(|observer, world| observer.decides(world, &effects));
     }
 
     /// Ends a task for which too few devices are left, as the server does: who may take part is counted again only when
@@ -104,7 +167,7 @@ impl World {
     /// Asks again what was held for something that came.
     pub(super) fn notice(&mut self) {
         let now = Phases::of(&self.task);
-        if now == self.phases {
+        if now == self.phases || self.is_dead {
             return;
         }
         let before = std::mem::replace(&mut self.phases, now);

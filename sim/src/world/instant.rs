@@ -6,9 +6,9 @@ use session::{Action, Event};
 use task::held::LONGEST_HELD_MILLIS;
 
 use super::agenda::Ticket;
-use super::node::{Doing, Node};
+use super::node::{Doing, Moment, Next, Node};
 use super::wire::News;
-use super::{Trainer, World, WorldError, below};
+use super::{DAWN, Party, Trainer, World, WorldError, below};
 
 /// So many devices work on what they hear at the same time: a bound on what is in memory for it.
 const TOGETHER: usize = 64;
@@ -21,8 +21,9 @@ impl World {
         for last in (1..due.len()).rev() {
             due.swap(last, below(&mut self.rng, last + 1));
         }
+        let copies = self.copies_arrive();
         if due.is_empty() {
-            return self.train(trainer);
+            return Ok(self.train(trainer)? || copies);
         }
         for turn in due {
             if self.nodes[turn.device].ticket == turn.ticket {
@@ -48,7 +49,7 @@ impl World {
         for ((index, work), result) in batch.iter().zip(trainer.train(&batch)) {
             if result.is_ok() {
                 let behind = newest.saturating_sub(work.published.version);
-                self.observer.stages.trained(*index, behind);
+                self.tally.stages.trained(*index, behind);
             }
             self.tell(*index, now, News::Event(result.map_or_else(Event::NotTrained, Event::Trained)));
         }
@@ -75,7 +76,11 @@ impl World {
                 }
                 let since = held.question.until.0.saturating_sub(LONGEST_HELD_MILLIS);
                 let held_millis = now.0.saturating_sub(since);
-                self.answer(index, Ok(held.question.awaits.after(held.answer, held_millis)));
+                let is_there = self.is_there();
+                self.answer(
+                    index,
+                    is_there.then(|| Ok(held.question.awaits.after(held.answer, held_millis))),
+                );
             }
             Doing::Training { breaks: true, .. } => self.goes_away(index),
             Doing::Training { work, breaks: false } => self.trained.push((index, work)),
@@ -92,7 +97,7 @@ impl World {
     fn perform(&mut self, index: usize, action: Action) -> Result<(), WorldError> {
         match action {
             Action::Train(work) => {
-                self.observer.trains();
+                self.tally.trains();
                 let takes = self.habits.trains_millis(index, &mut self.rng);
                 let breaks = self.faults.breaks(&mut self.rng);
                 self.nodes[index].doing = Doing::Training { work, breaks };
@@ -139,36 +144,54 @@ impl World {
         let open = self.task.is_active().then(|| self.task.version());
         let mut rest = self.nodes.as_mut_slice();
         let mut passed = 0;
+        let (disk, clock) = (self.disk.as_ref(), self.clock.as_ref());
         let mut jobs: Vec<(usize, &mut Node, Timestamp, News)> = Vec::with_capacity(news.len());
         for (index, at, news) in news {
             let Some((node, after)) = rest.split_at_mut(index - passed).1.split_first_mut() else { break };
             jobs.push((index, node, at, news));
             (rest, passed) = (after, index + 1);
         }
-        let came: Vec<_> = jobs
-            .into_par_iter()
-            .map(|(index, node, at, news)| {
-                let was_done = node.is_done();
-                (index, at, was_done, news.event().map(|event| node.works_on(event, at, open)))
-            })
-            .collect();
-        for (index, at, was_done, action) in came {
+        let work = |(index, node, at, news): (usize, &mut Node, Timestamp, News)| {
+            let (was_done, who) = (node.is_done(), Party::Device(index));
+            let now = clock.reads(who, at);
+            let ahead_millis = clock.ahead_millis(who, at.millis_since(DAWN));
+            let moment = Moment { now, ahead_millis, open, disk };
+            (index, at, was_done, news.event().map(|event| (node.works_on(event, &moment), now)))
+        };
+        // One alone is not worth another thread.
+        let came: Vec<_> = if jobs.len() == 1 {
+            jobs.into_iter().map(work).collect()
+        } else {
+            jobs.into_par_iter().map(work).collect()
+        };
+        for (index, at, was_done, next) in came {
             let is_done = self.nodes[index].is_done();
             self.unfinished = self.unfinished + usize::from(was_done) - usize::from(is_done);
-            match action? {
-                None => self.goes_away(index),
-                Some(Action::Sleep(until)) => {
-                    self.nodes[index].doing = Doing::Asleep;
-                    // One that is done asks no more.
-                    let until = if is_done { self.nodes[index].off_at } else { until.max(at) };
-                    if until < Timestamp(u64::MAX) {
-                        self.enter(index, until);
-                    }
+            let (next, now) = next?;
+            let (action, at) = match next {
+                Next::Does(action) => (action, at),
+                Next::Later { action, millis } => (action, at.plus_millis(millis)),
+                Next::Dies { millis } => {
+                    self.dies(index, millis);
+                    continue;
                 }
-                Some(action) => {
-                    self.nodes[index].doing = Doing::About(Box::new(action));
-                    self.enter(index, at);
+                Next::Vanishes => {
+                    self.goes_away(index);
+                    continue;
                 }
+            };
+            if let Action::Sleep(until) = action {
+                self.nodes[index].doing = Doing::Asleep;
+                // One that is done asks no more.
+                let until =
+                    if is_done { self.nodes[index].off_at } else { at.plus_millis(until.millis_since(now)) };
+                let until = self.until_set(Party::Device(index), until);
+                if until < Timestamp(u64::MAX) {
+                    self.enter(index, until);
+                }
+            } else {
+                self.nodes[index].doing = Doing::About(Box::new(action));
+                self.enter(index, at);
             }
         }
         Ok(())

@@ -11,10 +11,13 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 use session::policy::Policy;
 use session::spending::{Charge, Found, Spending};
-use session::{Action, Device, Ended, Event, Session, Signed, Work};
+use session::{Action, Device, Ended, Event, Session, SessionState, Signed, Work};
 use task::held::Awaits;
 
+use super::Party;
 use super::agenda::Ticket;
+use super::clock::STEP_MILLIS;
+use super::disk::{Disk, Fate, Record};
 use super::enrolling::Authority;
 use crate::faults::Vanish;
 
@@ -62,6 +65,10 @@ pub struct Node {
     pub ended: Vec<Ended>,
     pub(super) vanish: Vec<Vanish>,
     pub(super) doing: Doing,
+    /// How often it wrote anything.
+    writes: u32,
+    /// By how much its clock was ahead when it was looked at last.
+    ahead_millis: i64,
     /// The entry of the agenda that counts.
     pub(super) ticket: Ticket,
     /// When it is switched off.
@@ -169,6 +176,8 @@ impl Node {
             ended: Vec::new(),
             vanish: Vec::new(),
             doing: Doing::Off,
+            writes: 0,
+            ahead_millis: 0,
             ticket: Ticket::default(),
             off_at: Timestamp(0),
         }
@@ -177,6 +186,11 @@ impl Node {
     /// The seed of its identity key.
     pub(super) const fn identity(&self) -> &[u8; 32] {
         &self.identity
+    }
+
+    /// By how many milliseconds its clock was ahead of the world's time when it was looked at last.
+    pub const fn ahead_millis(&self) -> i64 {
+        self.ahead_millis
     }
 
     /// What it holds, and the hash of the parameters that it holds.
@@ -195,7 +209,8 @@ impl Node {
     }
 
     /// Starts the device's machine from what is durable.
-    pub(super) fn start(&mut self, common: &Common, now: Timestamp) {
+    pub(super) fn start(&mut self, common: &Common, now: Timestamp, ahead_millis: i64) {
+        self.ahead_millis = ahead_millis;
         let mut spending = Spending::new();
         for (at, charge) in &self.charges {
             spending.add(charge, *at);
@@ -222,33 +237,62 @@ impl Node {
         self.doing = doing;
     }
 
-    /// Lets the device's machine work on what it hears, and writes down what it wants written. Returns what it is about to
-    /// do then, or nothing where a planned fault takes it away before that. `open` is the version that is trained from.
-    pub(super) fn works_on(&mut self, mut event: Event, now: Timestamp, open: Option<u32>) -> Option<Action> {
+    /// Lets the device's machine work on what it hears, and writes down what it wants written. Returns what comes next.
+    pub(super) fn works_on(&mut self, mut event: Event, at: &Moment<'_>) -> Next {
+        let dies = |millis| Next::Dies { millis };
         loop {
-            let mut live = self.live.take()?;
-            let mut session = live.session.handle(event, now, &mut live.rng);
-            self.ended.extend(session.take_ended());
-            if self.ended.len() > KEPT_ENDS {
-                self.ended.remove(0);
-            }
-            let (action, state) = (session.action(), session.state());
-            live.session = session;
-            self.live = Some(live);
-            let hit = |v: &Vanish| Some(v.version) == open && v.state == state;
+            let Some((action, state)) = self.handles(event, at.now) else { return dies(0) };
+            let hit = |v: &Vanish| Some(v.version) == at.open && v.state == state;
             if let Some(found) = self.vanish.iter().position(hit) {
                 self.vanish.remove(found);
-                return None;
+                return Next::Vanishes;
             }
-            match self.write_down(action, now) {
-                Some(action) => return Some(action),
-                None => event = Event::Recorded,
+            let Some(record) = record(&action) else {
+                let is_set = at.ahead_millis.abs_diff(self.ahead_millis) > STEP_MILLIS;
+                self.ahead_millis = at.ahead_millis;
+                if is_set {
+                    // What was waited for by the old time has no meaning.
+                    event = Event::ClockStepped;
+                    continue;
+                }
+                return Next::Does(action);
+            };
+            self.writes += 1;
+            let who = Party::Device(usize::try_from(self.place).unwrap_or(usize::MAX));
+            match at.disk.writes(who, record, self.writes) {
+                Fate::Kept => self.keeps(action, at.now),
+                Fate::Lies => {}
+                Fate::Dies { kept, millis } => {
+                    if kept {
+                        self.keeps(action, at.now);
+                    }
+                    return dies(millis);
+                }
+                Fate::Full { millis } => {
+                    let Some((action, _)) = self.handles(Event::LeavesRound, at.now) else { return dies(0) };
+                    return Next::Later { action, millis };
+                }
             }
+            event = Event::Recorded;
         }
     }
 
-    /// Makes durable what the action wants durable; gives any other action back.
-    fn write_down(&mut self, action: Action, now: Timestamp) -> Option<Action> {
+    /// The machine's next step: what it wants then, and its state. Nothing where there is no machine.
+    fn handles(&mut self, event: Event, now: Timestamp) -> Option<(Action, SessionState)> {
+        let mut live = self.live.take()?;
+        let mut session = live.session.handle(event, now, &mut live.rng);
+        self.ended.extend(session.take_ended());
+        if self.ended.len() > KEPT_ENDS {
+            self.ended.remove(0);
+        }
+        let next = (session.action(), session.state());
+        live.session = session;
+        self.live = Some(live);
+        Some(next)
+    }
+
+    /// Makes durable what the action wants durable.
+    fn keeps(&mut self, action: Action, now: Timestamp) {
         match action {
             Action::RecordFound(found) => self.found.push((now, found)),
             Action::Install(work) => {
@@ -260,15 +304,58 @@ impl Node {
             Action::RecordLog(seen) => self.log_seen = Some(Box::new(seen)),
             Action::RecordSignature(signed) => self.signatures.push(signed),
             Action::RecordAnswer(answered) => self.answers.push(answered),
-            other @ (Action::Sleep(_)
+            Action::Sleep(_)
             | Action::Send(_)
             | Action::Renew { .. }
             | Action::LoadPlan(_)
             | Action::Load { .. }
-            | Action::Train(_)) => return Some(other),
+            | Action::Train(_) => {}
         }
-        None
     }
+}
+
+/// What the action wants durable, if it wants that.
+fn record(action: &Action) -> Option<Record> {
+    match action {
+        Action::RecordFound(_) => Some(Record::Found),
+        Action::Install(_) => Some(Record::Version),
+        Action::Charge(_) => Some(Record::Charge),
+        Action::RecordDraws(_) => Some(Record::Draws),
+        Action::RecordLog(_) => Some(Record::Log),
+        Action::RecordSignature(_) => Some(Record::Signature),
+        Action::RecordAnswer(_) => Some(Record::Answer),
+        Action::Sleep(_)
+        | Action::Send(_)
+        | Action::Renew { .. }
+        | Action::LoadPlan(_)
+        | Action::Load { .. }
+        | Action::Train(_) => None,
+    }
+}
+
+/// Around a device when it hears something.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Moment<'a> {
+    /// By its own clock.
+    pub(super) now: Timestamp,
+    /// By how much that is ahead.
+    pub(super) ahead_millis: i64,
+    /// The version that is trained from.
+    pub(super) open: Option<u32>,
+    pub(super) disk: &'a dyn Disk,
+}
+
+/// What comes of what a device heard.
+#[derive(Debug)]
+pub(super) enum Next {
+    /// It is about to do this.
+    Does(Action),
+    /// Its disk is full: it is about to do this so much later.
+    Later { action: Action, millis: u64 },
+    /// It died while it wrote, and is back so much later.
+    Dies { millis: u64 },
+    /// A planned fault takes it away.
+    Vanishes,
 }
 
 #[cfg(test)]

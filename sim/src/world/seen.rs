@@ -56,7 +56,7 @@ pub struct Counts {
 
 /// What is counted as it happens.
 #[derive(Debug, Default)]
-pub(super) struct Observer {
+pub(super) struct Tally {
     pub(super) seen: Vec<Seen>,
     pub(super) counts: Counts,
     /// How many devices asked for work in each minute.
@@ -66,7 +66,7 @@ pub(super) struct Observer {
     late: Option<usize>,
 }
 
-impl Observer {
+impl Tally {
     pub(super) fn checks_in(&mut self, minute: u64) {
         self.counts.check_ins += 1;
         *self.check_ins.entry(minute).or_default() += 1;

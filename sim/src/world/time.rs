@@ -7,7 +7,7 @@ use proto::message::Window;
 
 use super::habits::AlwaysThere;
 use super::node::Doing;
-use super::{DAWN, Habits, LONGEST_MILLIS, Network, World, WorldError};
+use super::{Clock, DAWN, Disk, Habits, LONGEST_MILLIS, Network, Observer, Party, World, WorldError};
 
 /// How long a device that vanished stays away when no version comes.
 const AWAY_MILLIS: u64 = 600_000;
@@ -33,6 +33,27 @@ impl World {
         self
     }
 
+    /// The same world, whose disks do this to what is written.
+    #[must_use]
+    pub fn with_disk(mut self, disk: Box<dyn Disk>) -> Self {
+        self.disk = disk;
+        self
+    }
+
+    /// The same world, whose clocks say this.
+    #[must_use]
+    pub fn with_clock(mut self, clock: Box<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// The same world, which is watched.
+    #[must_use]
+    pub fn with_observer(mut self, observer: Box<dyn Observer>) -> Self {
+        self.observer = Some(observer);
+        self
+    }
+
     /// The same world, which ends with the reason where a version takes longer than this.
     #[must_use]
     pub fn with_patience(mut self, millis: u64) -> Self {
@@ -42,17 +63,17 @@ impl World {
 
     /// Trainings that devices began.
     pub fn trainings(&self) -> usize {
-        self.observer.counts.trainings
+        self.tally.counts.trainings
     }
 
     /// How many devices asked for work in each minute since the beginning, those that were not heard too.
     pub fn check_ins(&self) -> &BTreeMap<u64, u32> {
-        &self.observer.check_ins
+        &self.tally.check_ins
     }
 
     /// Trainings by how many versions had come, when they ended, since the one from which they began.
     pub fn behind(&self) -> &BTreeMap<u32, usize> {
-        &self.observer.stages.behind
+        &self.tally.stages.behind
     }
 
     /// Minutes since the beginning.
@@ -63,6 +84,23 @@ impl World {
     /// Milliseconds since the beginning.
     pub(super) fn millis(&self) -> u64 {
         self.agenda.now().millis_since(DAWN)
+    }
+
+    /// What the coordinator's clock says.
+    pub(super) fn coordinator_now(&self) -> Timestamp {
+        self.clock.reads(Party::Coordinator, self.agenda.now())
+    }
+
+    /// When the coordinator's clock says this, as far as it is known now: it is looked again when it is set.
+    fn closes(&self, due: Timestamp) -> Timestamp {
+        let then = self.agenda.now().plus_millis(due.millis_since(self.coordinator_now()));
+        self.until_set(Party::Coordinator, then)
+    }
+
+    /// That moment, or when the party's clock is set, if that is before.
+    pub(super) fn until_set(&self, who: Party, then: Timestamp) -> Timestamp {
+        let set = self.clock.set_next(who, self.millis()).map(|millis| DAWN.plus_millis(millis));
+        set.map_or(then, |set| set.min(then))
     }
 
     /// It is the device's turn then, or when it is switched off, if that is before.
@@ -91,17 +129,24 @@ impl World {
     pub(super) fn starts(&mut self, index: usize) {
         let now = self.agenda.now();
         self.gone.remove(&index);
-        self.nodes[index].start(&self.common, now);
+        let ahead = self.clock.ahead_millis(Party::Device(index), self.millis());
+        self.nodes[index].start(&self.common, self.clock.reads(Party::Device(index), now), ahead);
+        self.watch(|observer, world| observer.starts(world, index));
         let millis = self.millis();
-        self.observer.comes(index, millis);
+        self.tally.comes(index, millis);
         self.enter(index, now);
     }
 
-    /// A fault takes the device away: it loses all that is not durable.
+    /// A fault takes the device away until the next version: it loses all that is not durable.
     pub(super) fn goes_away(&mut self, index: usize) {
-        self.leaves(index, Doing::Gone);
+        self.dies(index, AWAY_MILLIS);
         self.gone.insert(index);
-        self.enter(index, self.agenda.now().plus_millis(AWAY_MILLIS));
+    }
+
+    /// The device dies and is back so much later: it loses all that is not durable.
+    pub(super) fn dies(&mut self, index: usize, millis: u64) {
+        self.leaves(index, Doing::Gone);
+        self.enter(index, self.agenda.now().plus_millis(millis));
     }
 
     /// The device is switched off.
@@ -122,21 +167,22 @@ impl World {
         self.gone.remove(&index);
         if was_there {
             let millis = self.millis();
-            self.observer.leaves(millis);
+            self.tally.leaves(millis);
         }
         self.unfinished += usize::from(was_done);
     }
 
     /// Moves the clock to the next thing that is due.
     pub(super) fn pass_time(&mut self) -> Result<(), WorldError> {
-        let closes = self.task.poll_timeout().map(|due| due.max(self.back_at));
-        let due = self.agenda.next().into_iter().chain(closes).min();
+        let closes = self.task.poll_timeout().map(|due| self.closes(due).max(self.back_at));
+        let saves = (self.full_until > self.agenda.now()).then_some(self.full_until.max(self.back_at));
+        let due = [self.agenda.next(), closes, saves, self.copies.next()].into_iter().flatten().min();
         self.check_patience(due)?;
         match due {
             Some(due) if due.millis_since(DAWN) <= LONGEST_MILLIS => {
                 self.agenda.advance(due);
                 if self.is_there() {
-                    self.task.handle_timeout(self.agenda.now(), &mut self.task_rng);
+                    self.task.handle_timeout(self.coordinator_now(), &mut self.task_rng);
                     self.perform_effects();
                     self.notice();
                 }
@@ -153,17 +199,17 @@ impl World {
     /// Fails where the next version has taken longer than somebody wants to wait, or never comes.
     fn check_patience(&self, due: Option<Timestamp>) -> Result<(), WorldError> {
         let Some(patience) = self.patience_millis.filter(|_| self.task.is_active()) else { return Ok(()) };
-        let since = self.observer.published_millis();
+        let since = self.tally.published_millis();
         let next = due.map_or(u64::MAX, |due| due.millis_since(DAWN));
         if next.saturating_sub(since) <= patience {
             return Ok(());
         }
-        let aborted = self.observer.counts.last_abort;
+        let aborted = self.tally.counts.last_abort;
         Err(WorldError::Waited {
             version: self.task.version() + 1,
             hours: patience / 3_600_000,
             wanted: self.task.plan().round.least_devices(),
-            most_there: self.observer.most_there_late(),
+            most_there: self.tally.most_there_late(),
             why: aborted.map_or_else(String::new, |outcome| format!(", and the last round ended: {outcome}")),
         })
     }

@@ -29,12 +29,27 @@ pub(super) enum News {
 
 impl News {
     pub(super) fn event(self) -> Result<Event, WorldError> {
-        Ok(match self {
-            Self::Event(event) => event,
-            Self::Reply(bytes) => Event::Replied(reply_from_wire(wire::Reply::decode(bytes.as_slice())?)?),
-            Self::Rejected(bytes) => Event::Rejected(rejection_from_bytes(&bytes)?),
+        Ok(match (self.heard()?, self) {
+            (None, Self::Event(event)) => event,
+            (Some(Ok(reply)), _) => Event::Replied(reply),
+            (Some(Err(rejection)), _) => Event::Rejected(rejection),
+            (None, Self::Reply(_) | Self::Rejected(_)) => Event::Unreachable,
         })
     }
+
+    /// What the coordinator says, if it says anything.
+    fn heard(&self) -> Result<Option<Result<Reply, Rejection>>, WorldError> {
+        Ok(match self {
+            Self::Event(_) => None,
+            Self::Reply(bytes) => Some(Ok(reply_from_wire(wire::Reply::decode(bytes.as_slice())?)?)),
+            Self::Rejected(bytes) => Some(Err(rejection_from_bytes(bytes)?)),
+        })
+    }
+}
+
+/// The request that these bytes are, if they are one.
+pub(super) fn request_of(bytes: &[u8]) -> Option<Request> {
+    request_from_wire(wire::Request::decode(bytes).ok()?).ok()
 }
 
 impl World {
@@ -42,13 +57,17 @@ impl World {
     pub(super) fn send(&mut self, index: usize, request: &Request) -> Result<(), WorldError> {
         if matches!(request, Request::CheckIn(_)) {
             let minute = self.minutes();
-            self.observer.checks_in(minute);
+            self.tally.checks_in(minute);
+        }
+        self.watch(|observer, world| observer.asks(world, index, request));
+        let mut bytes = request_to_wire(request).encode_to_vec();
+        if let Some(later_millis) = self.network.copies(index, &mut self.rng) {
+            self.copies.add(index, self.agenda.now().plus_millis(later_millis), bytes.clone());
         }
         if !self.is_there() {
             self.is_not_heard(index);
             return Ok(());
         }
-        let bytes = request_to_wire(request).encode_to_vec();
         match self.network.carry(index, Leg::Request, bytes.len(), &mut self.rng) {
             Carriage::Lost => {
                 self.is_not_heard(index);
@@ -56,6 +75,7 @@ impl World {
             }
             Carriage::Arrives { later_millis, twice } => {
                 self.nodes[index].traffic.up += bytes.len() as u64;
+                self.network.touches(index, Leg::Request, &mut bytes, &mut self.rng);
                 if later_millis == 0 {
                     return self.arrives(index, &bytes, twice);
                 }
@@ -72,7 +92,11 @@ impl World {
             self.is_not_heard(index);
             return Ok(());
         }
-        let request = request_from_wire(wire::Request::decode(bytes)?)?;
+        // Only a touched one does not decode.
+        let Some(request) = request_of(bytes) else {
+            self.is_not_heard(index);
+            return Ok(());
+        };
         if twice {
             // Nobody hears what comes of the first.
             drop(self.ask_task(index, request.clone()));
@@ -95,7 +119,9 @@ impl World {
     pub(super) fn asks(&mut self, index: usize, question: Question) {
         let answer = self.ask_task(index, question.request.clone());
         match answer {
-            Ok(answer) if question.awaits.is_only_to_wait(&answer) && self.agenda.now() < question.until => {
+            Some(Ok(answer))
+                if question.awaits.is_only_to_wait(&answer) && self.agenda.now() < question.until =>
+            {
                 let until = question.until;
                 self.held.entry(question.awaits).or_default().insert(index);
                 self.nodes[index].doing = Doing::Held(Box::new(Held { question, answer }));
@@ -107,44 +133,63 @@ impl World {
         self.notice();
     }
 
-    /// The task's answer; what it brings about is durable then.
-    fn ask_task(&mut self, index: usize, request: Request) -> Result<Reply, Rejection> {
-        let (from, now) = (self.nodes[index].id, self.agenda.now());
+    /// The task's answer; what it brings about is durable then. Where it cannot be made durable, the coordinator says so, and
+    /// where it dies of that it says nothing.
+    pub(super) fn ask_task(&mut self, index: usize, request: Request) -> Option<Result<Reply, Rejection>> {
+        let unwritten = || Some(Err(Rejection::Unavailable("its disk is full".to_owned())));
+        if !self.is_there() {
+            return None;
+        }
+        if self.agenda.now() < self.full_until {
+            return unwritten();
+        }
+        let (from, now) = (self.nodes[index].id, self.coordinator_now());
         let check_in = if let Request::CheckIn(asks) = &request { Some(asks.clone()) } else { None };
         let was_active = self.task.is_active();
-        self.common.authority.signs(now);
+        self.common.authority.signs(self.agenda.now());
         let asks_for = Asks::of(&request);
-        let answer = self.task.handle(from, request, now, &mut self.task_rng);
-        self.observer.stages.is_answered(index, asks_for, &answer);
+        let mut answer = self.task.handle(from, request, now, &mut self.task_rng);
+        self.tally.stages.is_answered(index, asks_for, &answer);
         self.perform_effects();
-        let Some(asks) = check_in.filter(|_| was_active) else { return answer };
-        if !matches!(answer, Ok(Reply::Wait { .. })) {
-            return answer;
+        if let Some(asks) = check_in.filter(|_| was_active && !self.is_dead)
+            && matches!(answer, Ok(Reply::Wait { .. }))
+        {
+            self.end_if_spent();
+            // It may be over for the device too now.
+            if !self.task.is_active() {
+                answer = self.task.handle(from, Request::CheckIn(asks), now, &mut self.task_rng);
+            }
         }
-        self.end_if_spent();
-        // It may be over for the device too now.
-        if self.task.is_active() {
-            return answer;
+        match (self.is_dead, self.is_saved()) {
+            (true, _) => None,
+            (false, true) => Some(answer),
+            (false, false) => unwritten(),
         }
-        self.task.handle(from, Request::CheckIn(asks), now, &mut self.task_rng)
     }
 
-    /// An answer leaves the coordinator.
-    pub(super) fn answer(&mut self, index: usize, answer: Result<Reply, Rejection>) {
-        let (len, news) = match answer {
-            Ok(reply) => {
-                let bytes = reply_to_wire(reply).encode_to_vec();
-                (bytes.len(), News::Reply(bytes))
-            }
-            Err(rejection) => {
-                let bytes = rejection_to_bytes(&rejection);
-                (bytes.len(), News::Rejected(bytes))
-            }
+    /// An answer leaves the coordinator, where it lives to give one.
+    pub(super) fn answer(&mut self, index: usize, answer: Option<Result<Reply, Rejection>>) {
+        let Some(answer) = answer else { return self.is_not_heard(index) };
+        let (is_reply, mut bytes) = match answer {
+            Ok(reply) => (true, reply_to_wire(reply).encode_to_vec()),
+            Err(rejection) => (false, rejection_to_bytes(&rejection)),
         };
+        let len = bytes.len();
         match self.network.carry(index, Leg::Reply, len, &mut self.rng) {
             Carriage::Lost => self.is_not_heard(index),
             Carriage::Arrives { later_millis, .. } => {
                 self.nodes[index].traffic.down += len as u64;
+                let is_touched =
+                    is_reply && self.network.touches(index, Leg::Reply, &mut bytes, &mut self.rng);
+                let news = if is_reply { News::Reply(bytes) } else { News::Rejected(bytes) };
+                if is_touched && news.heard().is_err() {
+                    return self.is_not_heard(index);
+                }
+                if self.observer.is_some()
+                    && let Ok(Some(heard)) = news.heard()
+                {
+                    self.watch(|observer, world| observer.answers(world, index, &heard));
+                }
                 self.tell(index, self.agenda.now().plus_millis(later_millis), news);
             }
         }

@@ -9,9 +9,9 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 use session::policy::Policy;
 use session::spending::{Charge, Found, Spending};
-use session::{Device, Event, Session, Signed, Work};
+use session::{Action, Device, Event, Session, Signed, Work};
 
-use super::books::DeviceBook;
+use crate::books::DeviceBook;
 
 /// One device, and what is durable of it.
 #[derive(Debug)]
@@ -97,7 +97,9 @@ impl Node {
         let session = std::mem::replace(&mut self.session, fresh);
         self.session = session.handle(event, now, &mut self.rng);
         self.session.take_ended();
-        self.book.acts(&self.session.action());
+        if let Action::Send(request) = self.session.action() {
+            self.book.asks(&request);
+        }
     }
 }
 

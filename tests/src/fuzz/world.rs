@@ -19,8 +19,8 @@ use session::update::Update;
 use session::{Action, Event, Signed};
 use task::{Task, TaskEffect, TaskRecord};
 
-use super::books::TaskBook;
 use super::node::{Node, update};
+use crate::books::TaskBook;
 
 /// When a world begins.
 const DAWN: Timestamp = Timestamp(1_700_000_000_000);

@@ -1,4 +1,6 @@
-//! What a coordinator, and what a device, must never do: noted as it happens and checked at once.
+//! What a coordinator, and what a device, must never do: noted as it happens and checked at once, by whoever plays them. What
+//! is found panics.
+#![expect(clippy::missing_panics_doc, reason = "that is what it is for")]
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,42 +8,54 @@ use prost::Message;
 use proto::convert::request_to_wire;
 use proto::ids::{DeviceId, Digest, SessionId, TaskId};
 use proto::message::{Reply, Request};
-use session::{Action, Signed};
+use session::Signed;
 use task::TaskEffect;
 
 /// What a coordinator has made durable and has answered.
 #[derive(Debug, Default)]
-pub(super) struct TaskBook {
+pub struct TaskBook {
     offered: BTreeMap<SessionId, u64>,
     fixed: BTreeMap<u64, Vec<DeviceId>>,
     charged: BTreeMap<u64, BTreeSet<DeviceId>>,
     participations: BTreeMap<DeviceId, u32>,
     version: u32,
     ended: BTreeSet<u64>,
-    /// The rounds whose sums are in the version that is being made.
+    /// The rounds whose sums are in the version that is being made, and those of the newest.
     gathered: Vec<u64>,
+    newest: Vec<u64>,
 }
 
 impl TaskBook {
     /// The devices in a round's sum.
-    pub(super) fn survivors(&self, round: u64) -> &[DeviceId] {
+    pub fn survivors(&self, round: u64) -> &[DeviceId] {
         self.fixed.get(&round).map_or(&[], Vec::as_slice)
     }
 
-    /// An answer that leaves: a session has one number, and a later session a higher one.
-    pub(super) fn answered(&mut self, reply: &Reply) {
+    /// Whether this round's survivors are durable, and that they were charged.
+    pub fn may_reveal(&self, round: u64) -> bool {
+        self.fixed.contains_key(&round) && self.charged.contains_key(&round)
+    }
+
+    /// The rounds of the newest version.
+    pub fn newest(&self) -> &[u64] {
+        &self.newest
+    }
+
+    /// An answer that leaves: a session has one number, which no other has, and whose round has not ended.
+    pub fn answered(&mut self, reply: &Reply) {
         let Reply::Offer { session, round, .. } = reply else { return };
         if let Some(earlier) = self.offered.get(session) {
             assert_eq!(earlier, round, "one session has two numbers");
         } else {
-            let last = self.offered.values().max().copied().unwrap_or(0);
-            assert!(*round > last, "round {round} was opened after round {last}");
+            let is_taken = self.offered.values().any(|other| other == round);
+            assert!(!is_taken, "two sessions have the number {round}");
+            assert!(!self.ended.contains(round), "round {round} was opened again");
             self.offered.insert(*session, *round);
         }
     }
 
     /// What is made durable together, before the next answer leaves.
-    pub(super) fn made_durable(&mut self, effects: &[TaskEffect]) {
+    pub fn made_durable(&mut self, effects: &[TaskEffect]) {
         for effect in effects {
             self.note(effect);
         }
@@ -95,7 +109,7 @@ impl TaskBook {
                 assert_eq!(devices.len(), version.survivors as usize, "other sums than its were opened");
                 assert_eq!(version.version, self.version + 1, "a version was left out");
                 assert_eq!(version.adapter, Digest::of(adapter));
-                self.version = version.version;
+                (self.version, self.newest) = (version.version, rounds);
             }
             TaskEffect::Aborted { round, .. } => {
                 assert!(self.ended.insert(*round), "round {round} ended twice");
@@ -118,7 +132,7 @@ struct Attempt {
 
 /// What a device has made durable and would send.
 #[derive(Debug, Default)]
-pub(super) struct DeviceBook {
+pub struct DeviceBook {
     attempt: Option<Attempt>,
     agreed: BTreeMap<(TaskId, u64), Vec<u8>>,
     unmasked: BTreeMap<(TaskId, u64), Vec<u8>>,
@@ -126,12 +140,12 @@ pub(super) struct DeviceBook {
 
 impl DeviceBook {
     /// A device that was started anew: what it held in memory is gone.
-    pub(super) fn restarted(&mut self) {
+    pub fn restarted(&mut self) {
         self.attempt = None;
     }
 
     /// A charge is in its ledger.
-    pub(super) fn charged(&mut self) {
+    pub fn charged(&mut self) {
         assert!(self.attempt.is_some(), "charged without keys");
         if let Some(attempt) = &mut self.attempt {
             attempt.charged = true;
@@ -139,15 +153,14 @@ impl DeviceBook {
     }
 
     /// A signature is in its ledger.
-    pub(super) fn signed(&mut self, signed: &Signed) {
+    pub fn signed(&mut self, signed: &Signed) {
         if let Some(attempt) = &mut self.attempt {
             attempt.signed = Some((signed.task, signed.round));
         }
     }
 
-    /// What it would do now.
-    pub(super) fn acts(&mut self, action: &Action) {
-        let Action::Send(request) = action else { return };
+    /// What it would send now, or sends.
+    pub fn asks(&mut self, request: &Request) {
         let Some(session) = request.session() else { return };
         let bytes = request_to_wire(request).encode_to_vec();
         if matches!(request, Request::Advertise { .. })
