@@ -38,11 +38,10 @@ use crate::decide::{self, Device, Terms};
 use crate::kept_log::{KeptLog, LogError};
 use crate::tokens::{self, NewToken, TokenError, TokenRefusal};
 
-mod enrolling;
+pub mod enrolling;
 pub mod list;
 pub mod peers;
 
-pub use enrolling::Applicant;
 use list::List;
 use peers::Peers;
 

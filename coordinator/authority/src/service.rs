@@ -20,8 +20,9 @@ use tonic::{Request, Response, Status};
 
 use crate::clock::now_unix_secs;
 use crate::decide::Attested;
+use crate::keeper::Keeper;
+use crate::keeper::enrolling::Applicant;
 use crate::keeper::peers::Part;
-use crate::keeper::{Applicant, Keeper};
 use crate::witnesses::Witnesses;
 
 /// What is answered from.
