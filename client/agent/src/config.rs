@@ -11,7 +11,7 @@ use client::Proxy;
 use client::store::{DEFAULT_CACHE_MIB, DEFAULT_INSTALLED_MIB};
 use engine::WeightDtype;
 use engine::{BaseOptions, Compute, DeviceError, DeviceRequest, Precision, Recompute, Source, SourceError};
-use session::conditions::Conditions;
+use session::conditions::{Condition, Conditions};
 use session::policy::Policy;
 use shell::config::{self, ConfigError, OutOfRange, require};
 use shell::home;
@@ -401,7 +401,6 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use session::conditions::Condition;
 
     #[test]
     fn an_address_that_nobody_can_be_reached_at_is_refused() {

@@ -52,10 +52,10 @@ impl Touch {
         self.touched().log = log;
     }
 
-    /// Its log is taken, or refused for this reason. Says whether that is new.
+    /// Its log is taken, or refused for this reason. Says whether it was the other before; that a refused log grows is nothing new.
     pub(crate) fn log_refused(&self, why: Option<String>) -> bool {
         let mut touched = self.touched();
-        let is_new = touched.refused != why;
+        let is_new = touched.refused.is_some() != why.is_some();
         touched.refused = why;
         is_new
     }
@@ -100,8 +100,8 @@ mod tests {
         let status = touch.status("owl:1");
         assert_eq!((status.answers, status.why.as_deref()), (false, Some("no answer")));
         assert!(touch.log_refused(Some("it went back".to_owned())));
-        assert!(!touch.log_refused(Some("it went back".to_owned())), "it is said once");
-        assert_eq!(touch.status("owl:1").log_refused.as_deref(), Some("it went back"));
+        assert!(!touch.log_refused(Some("another branch".to_owned())), "it is said once");
+        assert_eq!(touch.status("owl:1").log_refused.as_deref(), Some("another branch"));
         assert!(touch.log_refused(None) && touch.status("owl:1").log_refused.is_none());
         let well = Touch::default();
         assert_eq!(well.heard(&Ok(()), 3), News::None);
