@@ -388,7 +388,7 @@ impl Apart {
         Rejection::Unavailable("the enrollment authority's answer does not hold".to_owned())
     }
 
-    fn may_say(&self) -> bool {
+    pub(crate) fn may_say(&self) -> bool {
         self.said.may_say(driver::now())
     }
 }

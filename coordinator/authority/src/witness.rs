@@ -6,7 +6,7 @@
 //!
 //! | tree | key | record |
 //! | --- | --- | --- |
-//! | `watched logs` | hash of the log's name | [`Watched`] |
+//! | `watched logs` | hash of the log's name | `Watched` |
 //!
 //! [tlog-witness]: https://c2sp.org/tlog-witness
 

@@ -136,6 +136,13 @@ impl Registry {
                         "the enrollment authority does not take a version, which is in no log therefore"
                     );
                 }
+                // It takes so many a day: the others wait, and `health` says how many.
+                Err(AskError::Rejected(Rejection::Unavailable(why))) => {
+                    if authority.may_say() {
+                        tracing::warn!(why, "versions wait to be entries of the enrollment authority's log");
+                    }
+                    return Ok(());
+                }
                 Err(error) => return Err(error.to_string()),
             }
             let own = Arc::clone(&self);
