@@ -16,6 +16,7 @@ use super::*;
 use crate::records;
 
 mod apart;
+mod entering;
 mod full_disk;
 mod held;
 mod openings;

@@ -215,12 +215,12 @@ impl Round {
     pub fn has_member(&self, device: DeviceId) -> bool {
         match &self.phase {
             Phase::Advertise(phase) => phase.has(device),
-            Phase::Draw(_)
-            | Phase::Share(_)
-            | Phase::Masked(_)
-            | Phase::Agree(_)
-            | Phase::Unmask(_)
-            | Phase::Over { .. } => self.members().contains(&device),
+            Phase::Draw(phase) => phase.has(device),
+            Phase::Share(phase) => phase.joined.devices.contains(&device),
+            Phase::Masked(phase) => phase.shared.joined.devices.contains(&device),
+            Phase::Agree(phase) => phase.masked.shared.joined.devices.contains(&device),
+            Phase::Unmask(phase) => phase.agreed.masked.shared.joined.devices.contains(&device),
+            Phase::Over { members, .. } => members.contains(&device),
         }
     }
 

@@ -440,6 +440,9 @@ impl Task {
     }
 
     fn in_round(&mut self, from: DeviceId, request: Request, now: Timestamp) -> Result<Reply, Rejection> {
+        if let Request::Advertise { session, .. } = &request {
+            self.check_advertises(from, *session)?;
+        }
         let round = request.session().and_then(|session| self.rounds.with(session));
         round.ok_or(Rejection::UnknownSession)?.handle(from, request, now)
     }
@@ -506,11 +509,10 @@ impl Task {
     /// A round came to nothing.
     fn aborted(&mut self, round: u64, outcome: Outcome, now: Timestamp) {
         // Those who are in no other round, nor in a sum.
-        let (rounds, gathered) = (&self.rounds, self.record.gathered.as_ref());
-        let is_elsewhere = |device| {
-            rounds.open().any(|round| round.has_member(device))
-                || gathered.is_some_and(|gathered| gathered.has(device))
-        };
+        let in_rounds: BTreeSet<DeviceId> = self.rounds.open().flat_map(Round::members).collect();
+        let gathered = self.record.gathered.as_ref();
+        let is_elsewhere =
+            |device| in_rounds.contains(&device) || gathered.is_some_and(|gathered| gathered.has(device));
         self.selection.aborted(is_elsewhere, now);
         self.funnels.aborted(round, outcome);
         self.last_abort = Some(outcome);

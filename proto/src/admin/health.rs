@@ -62,6 +62,18 @@ pub struct LogStatus {
     pub young_devices: u64,
 }
 
+impl LogStatus {
+    /// Whether as many witnesses as must have signed as many entries as rounds are about. Where they have not, rounds are about a
+    /// head that devices refuse which demand witnesses.
+    pub fn is_witnessed(&self) -> bool {
+        let signed = self
+            .witnesses
+            .iter()
+            .filter(|one| one.signed_unix_secs > 0 && one.signed_size >= self.rounds_size);
+        signed.count() >= self.least_witnesses as usize
+    }
+}
+
 /// How a witness of a log is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WitnessStatus {

@@ -165,9 +165,16 @@ fn log_text(log: &LogStatus) -> String {
         format!("{} devices enrolled, {} of them within a day", log.devices, log.young_devices),
     ];
     if log.least_witnesses > 0 {
+        let about = if log.is_witnessed() {
+            format!("heads that {} of the witnesses signed", log.least_witnesses)
+        } else {
+            format!(
+                "the newest head, which fewer than {} witnesses signed: devices that demand more take no part",
+                log.least_witnesses
+            )
+        };
         lines.push(format!(
-            "rounds are about heads that {} of the witnesses signed: now that of {} entries, of {}",
-            log.least_witnesses,
+            "rounds are about {about}; now that of {} entries, of {}",
             log.rounds_size,
             at(log.rounds_unix_secs)
         ));

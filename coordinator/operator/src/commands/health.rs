@@ -115,6 +115,12 @@ fn log(health: &Health) -> String {
             at(log.rounds_unix_secs)
         );
     }
+    if log.rounds_unix_secs > 0 && !log.is_witnessed() {
+        text = format!(
+            "{text}\nrounds are about a head that fewer than {} signed: devices that demand more take no part",
+            counted(log.least_witnesses, "witness", "witnesses")
+        );
+    }
     text = format!(
         "{text}\n{} in it, {} of them enrolled within a day",
         counted(log.devices, "device is", "devices are"),

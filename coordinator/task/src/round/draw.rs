@@ -36,6 +36,10 @@ impl DrawPhase {
         self.draw.entries().iter().map(|entry| DeviceId(entry.credential.device)).collect()
     }
 
+    pub(super) fn has(&self, device: DeviceId) -> bool {
+        self.draw.entries().iter().any(|entry| entry.credential.device == device.0)
+    }
+
     /// Devices whose nonce has come.
     pub(super) fn drawn(&self) -> usize {
         self.nonces.len()

@@ -78,7 +78,8 @@ impl Task {
 
     /// What has happened that changes who may still take part; alike only where nothing has.
     pub fn spending(&self) -> Spending {
-        Spending { rounds_charged: self.record.rounds_charged, excluded: self.excluded.len() }
+        let rounds_charged = self.record.rounds_charged;
+        Spending { rounds_charged, excluded: self.excluded.len(), under_way: self.rounds.under_way() }
     }
 
     /// Whether a device may take part once more.
@@ -95,8 +96,12 @@ impl Task {
     }
 
     /// Ends the task when those of the `enrolled` devices that may still take part are too few for a version. Where
-    /// too few are enrolled for any version, the task waits for more.
+    /// too few are enrolled for any version, the task waits for more. While a round is under way it may still give its sum, of
+    /// devices that are charged for it already: it is looked at again when that has ended.
     pub fn end_if_spent(&mut self, enrolled: &[DeviceId]) {
+        if self.rounds.under_way() > 0 {
+            return;
+        }
         let (plan, gathered) = (&self.plan.round, self.record.gathered.as_ref());
         let is_in_it = |device: &DeviceId| gathered.is_some_and(|gathered| gathered.has(*device));
         let able = enrolled.iter().filter(|device| self.may_take_part(**device) && !is_in_it(device));
@@ -108,11 +113,13 @@ impl Task {
     }
 }
 
-/// How far the devices of a task have spent what they may: both numbers only grow while the process runs.
+/// How far the devices of a task have spent what they may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Spending {
     rounds_charged: u64,
     excluded: usize,
+    /// Rounds that may still give their sums.
+    under_way: usize,
 }
 
 /// How often one device may take part: the plan's number, or fewer where the budget is smaller.

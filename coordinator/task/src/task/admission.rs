@@ -24,7 +24,9 @@ impl Task {
             return Reply::Wait { retry, latest, complete };
         }
         if self.participations(from) >= self.most_participations {
-            return Reply::Wait { retry, latest, complete: true };
+            // The version of which it is a part is still to come.
+            let complete = !(self.has_given(from) || self.rounds.is_busy(from));
+            return Reply::Wait { retry, latest, complete };
         }
         if only_keeps {
             self.selection.release(from, now);
@@ -66,6 +68,34 @@ impl Task {
         self.selection.devices().max(self.record.participations.len())
     }
 
+    /// Fails unless a device may be in a further round of the version that is being made.
+    fn check_may_join(&self, from: DeviceId) -> Result<(), Rejection> {
+        if self.participations(from) >= self.most_participations {
+            return Err(Rejection::ParticipationsSpent(self.participations(from)));
+        }
+        let refuse = |why: &str| Err(Rejection::Unacceptable { request: "join".into(), why: why.to_owned() });
+        if self.excluded.contains(&from) {
+            return refuse("what this device shared in an earlier round did not open its sum");
+        }
+        if self.has_given(from) {
+            return refuse("the device is in a sum of the version that is being made");
+        }
+        Ok(())
+    }
+
+    /// Fails unless a device that advertises may be in this round: it was let join it, and may still. A session is no secret of
+    /// those to whom it was offered.
+    pub(super) fn check_advertises(&self, from: DeviceId, session: SessionId) -> Result<(), Rejection> {
+        if self.rounds.is_member(session, from) {
+            return Ok(());
+        }
+        self.check_may_join(from)?;
+        if !self.rounds.was_let_join(session, from) || self.rounds.is_busy(from) {
+            return Err(Rejection::UnknownSession);
+        }
+        Ok(())
+    }
+
     pub(super) fn join(
         &mut self,
         from: DeviceId,
@@ -79,17 +109,7 @@ impl Task {
         if version != self.version() {
             return Err(Rejection::Stale { found: version, current: self.version() });
         }
-        if self.participations(from) >= self.most_participations {
-            return Err(Rejection::ParticipationsSpent(self.participations(from)));
-        }
-        if self.excluded.contains(&from) {
-            let why = "what this device shared in an earlier round did not open its sum";
-            return Err(Rejection::Unacceptable { request: "join".into(), why: why.to_owned() });
-        }
-        if self.has_given(from) {
-            let why = "the device is in a sum of the version that is being made";
-            return Err(Rejection::Unacceptable { request: "join".into(), why: why.to_owned() });
-        }
+        self.check_may_join(from)?;
         if let Some(class) = class {
             let refuse = |why| Rejection::Unacceptable { request: "join".into(), why };
             if self.plan.classes.is_none() {

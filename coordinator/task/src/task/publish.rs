@@ -39,7 +39,7 @@ impl Task {
         };
         let from = self.version();
         self.record.devices = u32::try_from(self.selection.devices()).unwrap_or(u32::MAX);
-        self.selection.published();
+        self.selection.published((gathered.rounds(), self.plan.round.rounds));
         let restores = restored.map(|version| content(&self.record.versions, version));
         let is_second = restores.is_some() && self.record.versions.iter().rev().nth(1).is_some_and(was_worse);
         let old = std::mem::replace(&mut self.record.adapter, adapter);

@@ -87,7 +87,7 @@ impl Task {
         };
         self.record.versions.push(version.clone());
         self.funnels.next(made, now);
-        self.selection.published();
+        self.selection.published((1, 1));
         let optimizer = vector_to_bytes(&self.record.optimizer.to_vector());
         self.effects.push_back(TaskEffect::Commit {
             completed_by: None,

@@ -64,8 +64,26 @@ impl Rounds {
     }
 
     pub(super) fn number(&self, session: SessionId) -> Option<u64> {
-        let of_session = |running: &&Running| running.round.session() == session;
-        self.0.iter().find(of_session).map(|running| running.round.number())
+        self.of(session).map(|running| running.round.number())
+    }
+
+    /// Whether a round has this device.
+    pub(super) fn is_member(&self, session: SessionId, device: DeviceId) -> bool {
+        self.of(session).is_some_and(|running| running.round.has_member(device))
+    }
+
+    /// Whether a device was let join a round.
+    pub(super) fn was_let_join(&self, session: SessionId, device: DeviceId) -> bool {
+        self.of(session).is_some_and(|running| running.offered.contains_key(&device))
+    }
+
+    fn of(&self, session: SessionId) -> Option<&Running> {
+        self.0.iter().find(|running| running.round.session() == session)
+    }
+
+    /// How many open ones nobody joins any more.
+    pub(super) fn under_way(&self) -> usize {
+        self.open().filter(|round| !round.is_joinable()).count()
     }
 
     /// Whether an open round that nobody joins any more has this device.

@@ -221,13 +221,19 @@ impl Selection {
         self.lapsing = lapsing.into();
     }
 
-    /// A version was made: its places are all free again, and what was seen says how many are given for the next.
-    pub(super) fn published(&mut self) {
-        let (given, came) = self.counted;
-        if usize::try_from(came).unwrap_or(usize::MAX) >= self.cohort {
+    /// A version was made of so many of its rounds: its places are all free again, and what was seen says how many are given for
+    /// the next. Of rounds that were not needed nobody is missing.
+    pub(super) fn published(&mut self, (used, rounds): (u32, u32)) {
+        let of_used = |devices: u64| devices * u64::from(used.min(rounds)) / u64::from(rounds.max(1));
+        let (given, came) = (of_used(self.counted.0.into()), u64::from(self.counted.1));
+        if came >= of_used(self.cohort as u64) {
             self.drop_out *= DROP_OUT_DECAY;
         } else if given > 0 {
-            let missing = f64::from(given.saturating_sub(came)) / f64::from(came.max(1));
+            #[expect(
+                clippy::cast_precision_loss,
+                reason = "a version has at most some hundred thousand devices"
+            )]
+            let missing = given.saturating_sub(came) as f64 / came.max(1) as f64;
             self.drop_out = f64::midpoint(self.drop_out, missing).min(MOST_DROP_OUT);
         }
         self.took_before = self.nine_of_ten().or(self.took_before);

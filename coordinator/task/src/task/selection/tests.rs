@@ -38,7 +38,7 @@ fn those_that_had_no_place_come_first_in_the_next_version() {
     placed(&mut selection, 0..6, DAWN);
     (0..4).for_each(|i| selection.came(device(i), after(1_000)));
     let before = selection.openings();
-    selection.published();
+    selection.published((1, 1));
     assert_ne!(selection.openings(), before, "who waits is woken");
     // Two places are kept for those that wait; and who trained first asks first.
     assert_eq!(placed(&mut selection, 0..4, after(2_000)), [0, 1]);
@@ -50,7 +50,7 @@ fn a_place_is_not_kept_for_those_that_do_not_come_back() {
     let mut selection = four();
     placed(&mut selection, 0..6, DAWN);
     (0..4).for_each(|i| selection.came(device(i), after(1_000)));
-    selection.published();
+    selection.published((1, 1));
     // They were told to come within 68 seconds at most, and have ten more.
     assert_eq!(placed(&mut selection, 0..4, after(66_000)), [0, 1]);
     assert_eq!(placed(&mut selection, 2..4, after(79_000)), [2, 3]);
@@ -68,7 +68,7 @@ fn nobody_is_given_ten_versions_before_another_was_given_one() {
             picks[i as usize] += 1;
             selection.came(device(i), now.plus_millis(1_000));
         }
-        selection.published();
+        selection.published((1, 1));
         now = now.plus_millis(10_000);
     }
     assert!(picks.iter().all(|picks| (4..=6).contains(picks)), "{picks:?}");
@@ -79,7 +79,7 @@ fn how_often_a_device_was_charged_counts_after_a_restart() {
     let mut selection = four();
     assert_eq!(selection.ask(device(9), 3, DAWN), Verdict::Place, "nobody else is there");
     selection.came(device(9), DAWN);
-    selection.published();
+    selection.published((1, 1));
     (0..4).for_each(|i| assert_eq!(selection.ask(device(i), 5, DAWN), Verdict::Place));
     assert!(matches!(selection.ask(device(5), 1, DAWN), Verdict::Wait(_)));
     selection.release(device(0), DAWN);
@@ -145,7 +145,7 @@ fn places_follow_what_does_not_come_and_never_exceed_twice_a_cohort() {
         for i in given.iter().filter(|i| **i % 5 != 0).take(100) {
             selection.came(device(*i), now.plus_millis(1_000));
         }
-        selection.published();
+        selection.published((1, 1));
         now = now.plus_millis(24 * 60 * MINUTE);
     }
     assert_eq!(places[0], 100);
@@ -153,7 +153,7 @@ fn places_follow_what_does_not_come_and_never_exceed_twice_a_cohort() {
     assert!(late.iter().all(|places| (108..=135).contains(places)), "{places:?}");
     for _ in 0..30 {
         selection.ask(device(next), 0, now);
-        selection.published();
+        selection.published((1, 1));
         next += 1;
     }
     assert!(selection.places() <= 200, "{}", selection.places());
@@ -209,4 +209,25 @@ fn however_often_rounds_come_to_nothing_a_place_lapses_when_it_would_have() {
     // Nine of ten took 44 seconds, so it had 132.
     assert_eq!(now, after(166_000));
     assert_eq!(selection.counted.1, 3, "those that came are counted once");
+}
+
+/// Eight rounds of four, of which one makes a version: the others are only slower.
+#[test]
+fn nobody_is_missing_of_rounds_that_were_not_needed() {
+    let mut selection = Selection::new(8 * 4, 1000, 0);
+    let mut now = Timestamp(1_000_000);
+    for version in 0..4 {
+        let asks = |device: &u8| selection.ask(DeviceId([*device; 16]), version, now) == Verdict::Place;
+        let given: Vec<u8> = (0..200).filter(asks).collect();
+        assert_eq!((given.len(), selection.places()), (32, 32));
+        now = now.plus_millis(10_000);
+        for device in &given[..4] {
+            selection.came(DeviceId([*device; 16]), now);
+        }
+        selection.published((1, 8));
+        for device in &given[4..] {
+            selection.release(DeviceId([*device; 16]), now);
+        }
+    }
+    assert!(selection.drop_out < f64::EPSILON);
 }
