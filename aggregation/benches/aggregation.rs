@@ -234,7 +234,7 @@ impl Cost {
     fn of(work: impl FnOnce()) -> Self {
         let (wall, processor) = (Instant::now(), processor_time());
         work();
-        Self { wall: wall.elapsed(), processor: processor_time() - processor }
+        Self { wall: wall.elapsed(), processor: processor_time().saturating_sub(processor) }
     }
 
     /// The medians of each.
