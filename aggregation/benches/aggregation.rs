@@ -1,4 +1,5 @@
-//! How long the parts of a session take, on one core and on all of them.
+//! How long the parts of a session take, on one core and on all of them. With `unmask` as an argument only how long a
+//! sum takes to open.
 #![expect(
     clippy::disallowed_methods,
     clippy::print_stdout,
@@ -22,6 +23,7 @@ use nightshift_aggregation::{
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 use rayon::{ThreadPool, ThreadPoolBuilder, prelude::*};
+use rustix::time::{ClockId, clock_gettime};
 use world::{World, context_of, sealed_for};
 
 /// Coordinates of a vector.
@@ -35,6 +37,9 @@ const RUNS: u32 = 9;
 
 fn main() {
     let pools = [1, 0].map(|threads| ThreadPoolBuilder::new().num_threads(threads).build().unwrap());
+    if std::env::args().any(|argument| argument == "unmask") {
+        return unmask(&pools, 1000, 300, &[]);
+    }
     println!("the fastest of {RUNS} runs, on 1 core and on {}", pools[1].current_num_threads());
     one_mask();
     for (what, masks) in [("100 devices", 100), ("1000 devices, 130 neighbours", 131)] {
@@ -47,7 +52,7 @@ fn main() {
     for devices in [100, 300, 1000] {
         evidence(devices);
     }
-    unmask(&pools, 1000, 300);
+    unmask(&pools, 1000, 300, &[LEN]);
 }
 
 fn fastest(runs: u32, mut run: impl FnMut()) -> Duration {
@@ -174,8 +179,9 @@ fn evidence(devices: usize) {
     );
 }
 
-/// What the server does when all answers are there, for so many devices of which some are missing.
-fn unmask(pools: &[ThreadPool; 2], devices: usize, missing: usize) {
+/// What the server does when all answers are there, for so many devices of which some are missing: in wall time, which
+/// whoever else uses the machine makes longer, and in the processor time of all threads together.
+fn unmask(pools: &[ThreadPool; 2], devices: usize, missing: usize, longer: &[usize]) {
     let ctx = Context { len: LEN, report_goal: devices / 2, ..context_of(devices) };
     let world = World::new(devices, &ctx);
     let mut survivors = IndexSet::full(devices);
@@ -191,14 +197,67 @@ fn unmask(pools: &[ThreadPool; 2], devices: usize, missing: usize) {
     let taken = start.elapsed();
     assert!(recovery.is_ready());
     println!("unmasking, {devices} devices, {missing} missing: answers taken, on 1 core: {taken:?}");
-    let keys = on_both(pools, 3, || drop(black_box(recovery.clone().rebuild().unwrap())));
-    println!("unmasking: seeds and pairwise keys: {keys:?}");
-    let unmasking = recovery.rebuild().unwrap();
-    for len in [SHORT, LEN] {
-        let masks = on_both(pools, 1, || remove(&unmasking, len));
-        let all: Vec<_> = masks.iter().zip(&keys).map(|(masks, keys)| *masks + *keys).collect();
-        println!("unmasking: {len} coordinates: {masks:?}, all of it: {all:?}");
+    let unmasking = recovery.clone().rebuild().unwrap();
+    for pool in pools {
+        pool.install(|| {
+            let keys: Vec<Cost> =
+                (0..5).map(|_| Cost::of(|| drop(black_box(recovery.clone().rebuild().unwrap())))).collect();
+            println!("unmasking, on {}: seeds and pairwise keys: {}", threads(), Cost::median(keys));
+            let masks = (0..5).map(|_| Cost::of(|| remove(&unmasking, SHORT))).collect();
+            println!("unmasking, on {}: masks of {SHORT} coordinates: {}", threads(), Cost::median(masks));
+            let whole = (0..5).map(|_| Cost::of(|| remove(&recovery.clone().rebuild().unwrap(), SHORT)));
+            println!(
+                "unmasking, on {}: all of it at {SHORT} coordinates: {}",
+                threads(),
+                Cost::median(whole.collect())
+            );
+            for len in longer {
+                let cost = Cost::of(|| remove(&unmasking, *len));
+                println!("unmasking, on {}: masks of {len} coordinates: {cost}", threads());
+            }
+        });
     }
+}
+
+fn threads() -> String {
+    format!("{} threads", rayon::current_num_threads())
+}
+
+/// What some work took.
+#[derive(Clone, Copy)]
+struct Cost {
+    wall: Duration,
+    processor: Duration,
+}
+
+impl Cost {
+    fn of(work: impl FnOnce()) -> Self {
+        let (wall, processor) = (Instant::now(), processor_time());
+        work();
+        Self { wall: wall.elapsed(), processor: processor_time().saturating_sub(processor) }
+    }
+
+    /// The medians of each.
+    fn median(mut costs: Vec<Self>) -> Self {
+        let mut middle = |key: fn(&Self) -> Duration| {
+            costs.sort_by_key(key);
+            key(&costs[costs.len() / 2])
+        };
+        Self { wall: middle(|cost| cost.wall), processor: middle(|cost| cost.processor) }
+    }
+}
+
+impl std::fmt::Display for Cost {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { wall, processor } = self;
+        write!(f, "{:.2} s, processor time {:.2} s", wall.as_secs_f64(), processor.as_secs_f64())
+    }
+}
+
+/// Of this process, all threads together.
+fn processor_time() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec.try_into().unwrap(), time.tv_nsec.try_into().unwrap())
 }
 
 fn remove(unmasking: &Unmasking, len: usize) {

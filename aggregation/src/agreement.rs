@@ -1,6 +1,9 @@
 //! The two X25519 agreements between neighbours: for masks, and for sealing.
 
+use curve25519_dalek::{EdwardsPoint, MontgomeryPoint};
+use subtle::ConstantTimeEq;
 use x25519_dalek::{PublicKey, StaticSecret};
+use zeroize::Zeroizing;
 
 use crate::{
     context::{Context, RosterContext},
@@ -33,42 +36,68 @@ impl AgreementKey {
         self.public
     }
 
-    /// The secret shared with the holder of `peer`, or nothing if `peer` has
-    /// low order and so leaves no secret
+    /// The secrets shared with the holders of `peers`, in their order; nothing
+    /// for one that has low order and so leaves no secret
     /// ([RFC 7748](https://www.rfc-editor.org/rfc/rfc7748), section 6.1).
     ///
-    /// Both public keys go into it: a key and its sum with a point of low order
+    /// Both public keys go into each: a key and its sum with a point of low order
     /// agree on the same point with everybody, and are two keys all the same.
-    pub(crate) fn agree(&self, session: &[u8; 32], peer: &[u8; 32]) -> Option<Seed> {
-        let keys: [&[u8]; 2] = [(&self.public).min(peer), (&self.public).max(peer)];
-        Some(self.point(peer)?.derive(session, "agreement", &keys))
+    pub(crate) fn agree(&self, session: &[u8; 32], peers: &[&PeerKey]) -> Vec<Option<Seed>> {
+        let derive = |(peer, point): (&&PeerKey, Option<Seed>)| {
+            let (own, peer) = (&self.public, &peer.key);
+            Some(point?.derive(session, "agreement", &[own.min(peer), own.max(peer)]))
+        };
+        peers.iter().zip(self.points(peers)).map(derive).collect()
     }
 
-    fn point(&self, peer: &[u8; 32]) -> Option<Seed> {
-        let shared = self.secret.diffie_hellman(&PublicKey::from(*peer));
-        shared.was_contributory().then(|| Seed::from_bytes(shared.to_bytes()))
+    /// X25519 with each of `peers`.
+    ///
+    /// On the Edwards curve, where there are vector instructions for it and one
+    /// inversion is enough for all; a key on the twist, which no honest device
+    /// has, goes up the ladder. Both say the same, in a time that depends on no
+    /// secret. What the batch does not wipe of its own are inverses of
+    /// denominators, which are half of what a coordinate is made of.
+    fn points(&self, peers: &[&PeerKey]) -> Vec<Option<Seed>> {
+        let secret = Zeroizing::new(self.secret.to_bytes());
+        // With room for all: a vector that grows leaves what it held unwiped.
+        let mut products: Zeroizing<Vec<EdwardsPoint>> = Zeroizing::new(Vec::with_capacity(peers.len()));
+        products.extend(peers.iter().filter_map(|peer| Some(peer.point?.mul_clamped(*secret))));
+        let coordinates = Zeroizing::new(EdwardsPoint::to_montgomery_batch(&products));
+        let mut coordinates = coordinates.iter();
+        let point = |peer: &&PeerKey| {
+            let coordinate = match peer.point {
+                Some(_) => Zeroizing::new(coordinates.next()?.to_bytes()),
+                None => Zeroizing::new(MontgomeryPoint(peer.key).mul_clamped(*secret).to_bytes()),
+            };
+            let is_contributory = coordinate.ct_ne(&[0; 32]);
+            bool::from(is_contributory).then(|| Seed::from_bytes(*coordinate))
+        };
+        peers.iter().map(point).collect()
     }
 
-    /// The mask shared by the holder of this masking key, in place `own`, and
-    /// the holder of `peer`, with the sign with which the holder of this key
-    /// adds it. Gives nothing if `peer` has low order.
+    /// The masks shared by the holder of this masking key, in place `own`, and
+    /// the holders of `peers`, with the signs with which the holder of this key
+    /// adds them. Fails with the place of the first whose key has low order.
     ///
     /// Both get the same mask only if both were given the same context, with its
     /// model and plan, and the same roster. No step of the argument rests on it:
     /// who has the seed of one of the keys has the mask all the same.
-    pub(crate) fn pair_mask(
+    pub(crate) fn pair_masks(
         &self,
         bound: &RosterContext,
         own: DeviceIndex,
-        peer: (DeviceIndex, &[u8; 32]),
-    ) -> Option<(Sign, Mask)> {
-        let (place, key) = peer;
-        let low = own.min(place).get().to_be_bytes();
-        let high = own.max(place).get().to_be_bytes();
-        let parts: [&[u8]; 4] = [&bound.context_digest, &bound.roster_root, &low, &high];
-        let seed = self.agree(&bound.session.0, key)?.derive(&bound.session.0, "pair", &parts);
-        let sign = if own < place { Sign::Plus } else { Sign::Minus };
-        Some((sign, Mask::new(&seed, &bound.session.0, "pair mask")))
+        peers: &[(DeviceIndex, &PeerKey)],
+    ) -> Result<Vec<(Sign, Mask)>, DeviceIndex> {
+        let keys: Vec<&PeerKey> = peers.iter().map(|(_, key)| *key).collect();
+        let mask = |((place, _), agreed): (&(DeviceIndex, &PeerKey), Option<Seed>)| {
+            let low = own.min(*place).get().to_be_bytes();
+            let high = own.max(*place).get().to_be_bytes();
+            let parts: [&[u8]; 4] = [&bound.context_digest, &bound.roster_root, &low, &high];
+            let seed = agreed.ok_or(*place)?.derive(&bound.session.0, "pair", &parts);
+            let sign = if own < *place { Sign::Plus } else { Sign::Minus };
+            Ok((sign, Mask::new(&seed, &bound.session.0, "pair mask")))
+        };
+        peers.iter().zip(self.agree(&bound.session.0, &keys)).map(mask).collect()
     }
 
     fn derived(seed: &Seed, ctx: &Context, label: &str, device: &[u8; 16]) -> Self {
@@ -76,6 +105,21 @@ impl AgreementKey {
         let secret = StaticSecret::from(*derived.as_bytes());
         let public = PublicKey::from(&secret).to_bytes();
         Self { secret, public }
+    }
+}
+
+/// Somebody's public key, ready to be agreed with by one or by many.
+#[derive(Debug)]
+pub(crate) struct PeerKey {
+    key: [u8; 32],
+    /// On the Edwards curve; nothing if the key is on the twist.
+    point: Option<EdwardsPoint>,
+}
+
+impl PeerKey {
+    pub(crate) fn new(key: &[u8; 32]) -> Self {
+        // Of two points with this coordinate; their multiples have one coordinate too.
+        Self { key: *key, point: MontgomeryPoint(*key).to_edwards(0) }
     }
 }
 
@@ -127,8 +171,11 @@ pub(crate) fn commitment(
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::context::{ModelDigest, PlanDigest, SessionId, TaskId};
+    use crate::prg::apply_all;
 
     fn context(model: u8) -> Context {
         Context {
@@ -151,14 +198,41 @@ mod tests {
         AgreementKey::masking(&Seed::from_bytes([id; 32]), &context(4), &[id; 16])
     }
 
+    fn point(own: &AgreementKey, peer: &[u8; 32]) -> Option<[u8; 32]> {
+        own.points(&[&PeerKey::new(peer)]).remove(0).map(|seed| *seed.as_bytes())
+    }
+
+    /// What the ladder says.
+    fn climbed(own: &AgreementKey, peer: &[u8; 32]) -> Option<[u8; 32]> {
+        let shared = own.secret.diffie_hellman(&PublicKey::from(*peer));
+        shared.was_contributory().then(|| shared.to_bytes())
+    }
+
+    proptest! {
+        // Half of all coordinates are on the curve, and half on the twist.
+        #[test]
+        fn many_at_once_agree_as_the_ladder_does(peers: Vec<[u8; 32]>, low in 0_usize..40) {
+            let (own, mut peers) = (key(1), peers);
+            if low < peers.len() {
+                peers[low] = [0; 32];
+            }
+            let keys: Vec<PeerKey> = peers.iter().map(PeerKey::new).collect();
+            let points = own.points(&keys.iter().collect::<Vec<_>>());
+            prop_assert_eq!(points.len(), peers.len());
+            for (point, peer) in points.into_iter().zip(&peers) {
+                prop_assert_eq!(point.map(|seed| *seed.as_bytes()), climbed(&own, peer));
+            }
+        }
+    }
+
     fn sum_of_pair(left: (&Context, u8), right: (&Context, u8)) -> [u32; 8] {
         let (a, b) = (key(1), key(2));
         let bound = |(ctx, root): (&Context, u8)| RosterContext::new(ctx, [root; 32]);
-        let (sign, mask) = a.pair_mask(&bound(left), 0.into(), (1.into(), &b.public())).unwrap();
-        let (other_sign, other) = b.pair_mask(&bound(right), 1.into(), (0.into(), &a.public())).unwrap();
+        let (of_a, of_b) = (PeerKey::new(&a.public()), PeerKey::new(&b.public()));
+        let mut masks = a.pair_masks(&bound(left), 0.into(), &[(1.into(), &of_b)]).unwrap();
+        masks.extend(b.pair_masks(&bound(right), 1.into(), &[(0.into(), &of_a)]).unwrap());
         let mut sum = [0; 8];
-        mask.apply(sign, 0, &mut sum);
-        other.apply(other_sign, 0, &mut sum);
+        apply_all(&masks, 0, &mut sum);
         sum
     }
 
@@ -206,12 +280,12 @@ mod tests {
             0xe0, 0xeb, 0x7a, 0x7c, 0x3b, 0x41, 0xb8, 0xae, 0x16, 0x56, 0xe3, 0xfa, 0xf1, 0x9f, 0xc4, 0x6a,
             0xda, 0x09, 0x8d, 0xeb, 0x9c, 0x32, 0xb1, 0xfd, 0x86, 0x62, 0x05, 0x16, 0x5f, 0x49, 0xb8, 0x00,
         ];
-        for point in [[0; 32], one, minus_one, order_eight] {
-            assert!(key(1).point(&point).is_none());
-            assert!(is_of_low_order(&point));
+        for low in [[0; 32], one, minus_one, order_eight] {
+            assert!(point(&key(1), &low).is_none());
+            assert!(is_of_low_order(&low));
         }
         assert!(!is_of_low_order(&key(2).public()));
-        assert!(key(1).point(&key(2).public()).is_some());
+        assert!(point(&key(1), &key(2).public()).is_some());
     }
 
     #[test]
@@ -225,8 +299,8 @@ mod tests {
         let (mut nine, a) = ([0; 32], key(1));
         nine[0] = 9;
         assert!(is_canonical(&twin) && !is_of_low_order(&twin));
-        assert_eq!(a.point(&nine).map(|seed| *seed.as_bytes()), a.point(&twin).map(|seed| *seed.as_bytes()));
-        let agreed = |peer| a.agree(&[1; 32], peer).map(|seed| *seed.as_bytes());
+        assert_eq!(point(&a, &nine), point(&a, &twin));
+        let agreed = |peer| a.agree(&[1; 32], &[&PeerKey::new(peer)]).remove(0).map(|seed| *seed.as_bytes());
         assert_ne!(agreed(&nine), agreed(&twin));
     }
 
@@ -246,6 +320,6 @@ mod tests {
         ];
         let public = PublicKey::from(&alice).to_bytes();
         let key = AgreementKey { secret: alice, public };
-        assert_eq!(key.point(&bob).map(|seed| *seed.as_bytes()), Some(shared));
+        assert_eq!(point(&key, &bob), Some(shared));
     }
 }

@@ -8,11 +8,10 @@
 //! [SP 800-38A]: https://doi.org/10.6028/NIST.SP.800-38A
 
 use aes::{
-    Aes256Enc,
-    cipher::{KeyIvInit, StreamCipher, StreamCipherSeek},
+    Aes256Enc, Block,
+    cipher::{BlockCipherEncrypt, KeyInit},
 };
-use ctr::Ctr128BE;
-use zeroize::Zeroize;
+use zeroize::Zeroizing;
 
 use crate::{
     modular::{self, Sign},
@@ -23,8 +22,12 @@ use crate::{
 /// applied before the next chunk, so that the chunk stays in the cache.
 pub const CHUNK_COORDINATES: usize = 1 << 15;
 
-/// Bytes of key stream made at a time; they stay in the first-level cache.
-const BLOCK_BYTES: usize = 4096;
+/// Blocks of key stream made at a time; they stay in the first-level cache, and
+/// are enough that to spread a key over vectors does not show.
+const PAD_BLOCKS: usize = 512;
+
+/// Coordinates to a block.
+const WORDS: usize = 4;
 
 /// One mask: a long vector of uniform words, made where it is needed.
 #[derive(Clone, Debug)]
@@ -41,50 +44,59 @@ impl Mask {
     /// Adds coordinates `offset..offset + chunk.len()` of the mask to `chunk`,
     /// modulo 2^32.
     pub fn add(&self, offset: usize, chunk: &mut [u32]) {
-        self.apply(Sign::Plus, offset, chunk);
+        self.apply(Sign::Plus, offset, chunk, &mut Pad::new());
     }
 
     /// Takes away what [`Mask::add`] adds.
     pub fn subtract(&self, offset: usize, chunk: &mut [u32]) {
-        self.apply(Sign::Minus, offset, chunk);
+        self.apply(Sign::Minus, offset, chunk, &mut Pad::new());
     }
 
-    pub(crate) fn apply(&self, sign: Sign, offset: usize, chunk: &mut [u32]) {
-        let mut stream = KeyStream::new(&self.key, [0; 16], offset);
-        let mut block = [0; BLOCK_BYTES];
-        let (words, _) = block.as_chunks_mut::<4>();
-        for part in chunk.chunks_mut(words.len()) {
-            let words = &mut words[..part.len()];
-            stream.write(words.as_flattened_mut());
-            modular::apply(sign, part, words);
+    fn apply(&self, sign: Sign, offset: usize, chunk: &mut [u32], pad: &mut Pad) {
+        let cipher = Aes256Enc::new(self.key.as_bytes().into());
+        let mut counter = (offset / WORDS) as u128;
+        let mut skipped = offset % WORDS;
+        let mut rest = chunk;
+        while !rest.is_empty() {
+            let taken = rest.len().min(WORDS * PAD_BLOCKS - skipped);
+            let (part, after) = rest.split_at_mut(taken);
+            let blocks = pad.fill(&cipher, counter, (skipped + taken).div_ceil(WORDS));
+            let (words, _) = blocks.as_flattened().as_chunks();
+            modular::apply(sign, part, &words[skipped..skipped + taken]);
+            counter += blocks.len() as u128;
+            (rest, skipped) = (after, 0);
         }
-        block.zeroize();
     }
 }
 
-/// AES-256-CTR with a 128-bit big-endian counter.
-struct KeyStream(Ctr128BE<Aes256Enc>);
-
-impl KeyStream {
-    /// The stream from word `offset` on.
-    #[expect(clippy::expect_used, reason = "the counter has 128 bits and the byte position at most 66")]
-    fn new(key: &Seed, counter: [u8; 16], offset: usize) -> Self {
-        let mut cipher = Ctr128BE::new(key.as_bytes().into(), &counter.into());
-        let position = 4 * u128::from_be_bytes(widen(offset));
-        cipher.try_seek(position).expect("the position is within the stream");
-        Self(cipher)
-    }
-
-    #[expect(clippy::expect_used, reason = "2^128 blocks are more than any usize counts")]
-    fn write(&mut self, out: &mut [u8]) {
-        self.0.try_write_keystream(out).expect("the stream does not end");
+/// Adds to `chunk`, or takes away, coordinates from `offset` on of all these
+/// masks, modulo 2^32.
+pub(crate) fn apply_all(masks: &[(Sign, Mask)], offset: usize, chunk: &mut [u32]) {
+    let mut pad = Pad::new();
+    for (sign, mask) in masks {
+        mask.apply(*sign, offset, chunk, &mut pad);
     }
 }
 
-fn widen(offset: usize) -> [u8; 16] {
-    let mut wide = [0; 16];
-    wide[8..].copy_from_slice(&crate::hash::length(offset));
-    wide
+/// Where key stream is made: wiped once, and not after every mask.
+struct Pad(Zeroizing<[[u8; 16]; PAD_BLOCKS]>);
+
+impl Pad {
+    fn new() -> Self {
+        Self(Zeroizing::new([[0; 16]; PAD_BLOCKS]))
+    }
+
+    /// So many blocks of the key stream, from a 128-bit big-endian counter on.
+    fn fill(&mut self, cipher: &Aes256Enc, first: u128, blocks: usize) -> &[[u8; 16]] {
+        let blocks = &mut self.0[..blocks];
+        let mut counter = first;
+        for block in &mut *blocks {
+            *block = counter.to_be_bytes();
+            counter = counter.wrapping_add(1);
+        }
+        cipher.encrypt_blocks(Block::cast_slice_from_core_mut(blocks));
+        blocks
+    }
 }
 
 #[cfg(test)]
@@ -107,12 +119,10 @@ mod tests {
             0x1bc1_2c9c_0161_0d5d_0d8b_d6a3_378e_ca62_u128.to_be_bytes(),
             0x2956_e1c8_6935_36b1_bee9_9c73_a315_76b6_u128.to_be_bytes(),
         ];
-        let mut stream = [0; 64];
-        KeyStream::new(&Seed::from_bytes(key), counter, 0).write(&mut stream);
-        assert_eq!(stream, *expected.as_flattened());
-        let mut second = [0; 16];
-        KeyStream::new(&Seed::from_bytes(key), counter, 4).write(&mut second);
-        assert_eq!(second, expected[1]);
+        let (cipher, mut pad) = (Aes256Enc::new(&key.into()), Pad::new());
+        let counter = u128::from_be_bytes(counter);
+        assert_eq!(pad.fill(&cipher, counter, 4), expected);
+        assert_eq!(pad.fill(&cipher, counter + 1, 1), &expected[1..2]);
     }
 
     #[test]

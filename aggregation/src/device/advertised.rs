@@ -5,13 +5,15 @@ use rand_core::CryptoRng;
 use super::{Refusal, Seat, Shared, shared::Peer};
 use crate::{
     advertisement::Advertisement,
-    agreement::{AgreementKey, SeedKind, commitment, self_mask},
+    agreement::{AgreementKey, PeerKey, SeedKind, commitment, self_mask},
     batch::verify_all,
     context::{Context, RosterContext},
     credential::Credential,
     graph::{Draw, NonceChain},
     identity::{IdentityKey, IdentityPublic, Signature},
     index::DeviceIndex,
+    modular::Sign,
+    prg::Mask,
     roster::Roster,
     sealing::{Envelope, Route, SealedShare, SharePair},
     seed::Seed,
@@ -136,20 +138,20 @@ impl Advertised {
         let bound = RosterContext::new(&self.ctx, roster.root());
         let holders = roster.graph().holders(index);
         let mut own = None;
-        let mut peers = Vec::with_capacity(holders.len());
-        let mut outbox = Vec::with_capacity(holders.len());
+        let mut dealt = Vec::with_capacity(holders.len());
         let pairs = self.split(roster.threshold(), &holders, rng);
         for (place, pair) in holders.into_iter().zip(pairs) {
             // Every holder is in the roster.
-            let entry = roster.entry(place).filter(|_| place != index);
-            let Some(entry) = entry else {
-                own = Some(pair);
-                continue;
-            };
-            let (peer, outward) = meet(&bound, index, (place, entry), &masking, &sealing)?;
-            peers.push(peer);
-            outbox.push(outward.seal(&pair));
+            match roster.entry(place).filter(|_| place != index) {
+                Some(entry) => dealt.push((place, entry, pair)),
+                None => own = Some(pair),
+            }
         }
+        let met = dealt.iter().map(|(place, entry, _)| (*place, *entry)).collect::<Vec<_>>();
+        let (peers, outward): (Vec<Peer>, Vec<Envelope>) =
+            meet(&bound, index, &met, &masking, &sealing)?.into_iter().unzip();
+        let outbox =
+            outward.into_iter().zip(&dealt).map(|(outward, (.., pair))| outward.seal(pair)).collect();
         let self_mask = self_mask(&self.self_seed, &self.ctx);
         let seat = Seat { ctx: self.ctx, roster, index, authority: *authority, now_unix_secs };
         Ok((Shared::new(seat, self_mask, own, peers), outbox))
@@ -170,20 +172,28 @@ impl Advertised {
     }
 }
 
-/// What is shared with one neighbour, and the envelope to it.
+/// What is shared with each neighbour, and the envelope to it.
 fn meet(
     bound: &RosterContext,
     own: DeviceIndex,
-    (place, entry): (DeviceIndex, &Advertisement),
+    neighbors: &[(DeviceIndex, &Advertisement)],
     masking: &AgreementKey,
     sealing: &AgreementKey,
-) -> Result<(Peer, Envelope), Refusal> {
-    let low_order = Refusal::LowOrderKey { index: place };
-    let (sign, mask) = masking.pair_mask(bound, own, (place, &entry.masking_key)).ok_or(low_order)?;
-    let agreed = sealing.agree(&bound.session.0, &entry.sealing_key).ok_or(low_order)?;
-    let envelope = |from, to| Envelope::new(&agreed, bound, Route { from, to });
-    let peer = Peer { index: place, sign, mask, inward: envelope(place, own) };
-    Ok((peer, envelope(own, place)))
+) -> Result<Vec<(Peer, Envelope)>, Refusal> {
+    let keys = |key: fn(&Advertisement) -> &[u8; 32]| -> Vec<PeerKey> {
+        neighbors.iter().map(|(_, entry)| PeerKey::new(key(entry))).collect()
+    };
+    let (masking_keys, sealing_keys) = (keys(|entry| &entry.masking_key), keys(|entry| &entry.sealing_key));
+    let places = neighbors.iter().map(|(place, _)| *place);
+    let masked: Vec<(DeviceIndex, &PeerKey)> = places.clone().zip(&masking_keys).collect();
+    let masks = masking.pair_masks(bound, own, &masked).map_err(|index| Refusal::LowOrderKey { index })?;
+    let agreed = sealing.agree(&bound.session.0, &sealing_keys.iter().collect::<Vec<_>>());
+    let meet = |((index, (sign, mask)), agreed): ((DeviceIndex, (Sign, Mask)), Option<Seed>)| {
+        let agreed = agreed.ok_or(Refusal::LowOrderKey { index })?;
+        let envelope = |from, to| Envelope::new(&agreed, bound, Route { from, to });
+        Ok((Peer { index, sign, mask, inward: envelope(index, own) }, envelope(own, index)))
+    };
+    places.zip(masks).zip(agreed).map(meet).collect()
 }
 
 fn neighbors(

@@ -5,7 +5,7 @@ use crate::{
     identity::{IdentityKey, Signature},
     index::{DeviceIndex, IndexSet},
     modular::{Ring, Sign},
-    prg::{CHUNK_COORDINATES, Mask},
+    prg::{CHUNK_COORDINATES, Mask, apply_all},
     sharing::Sharing,
 };
 
@@ -48,9 +48,7 @@ impl Masking {
         if offset.checked_add(chunk.len()).is_none_or(|end| end > len) {
             return Err(Refusal::ChunkOutOfRange { offset, chunk: chunk.len(), len });
         }
-        for (sign, mask) in &self.masks {
-            mask.apply(*sign, offset, chunk);
-        }
+        apply_all(&self.masks, offset, chunk);
         self.ring.reduce(chunk);
         Ok(())
     }

@@ -7,12 +7,11 @@ use thiserror::Error;
 
 use super::{RunningSum, session::Session};
 use crate::{
-    advertisement::Advertisement,
-    agreement::{AgreementKey, self_mask},
+    agreement::{AgreementKey, PeerKey, self_mask},
     context::{Context, RosterContext},
-    index::{DeviceIndex, IndexSet},
+    index::DeviceIndex,
     modular::{Ring, Sign},
-    prg::Mask,
+    prg::{Mask, apply_all},
     roster::Roster,
     seed::Seed,
 };
@@ -127,9 +126,13 @@ impl Unmasking {
         let mut masks: Vec<(Sign, Mask)> = seeds.iter().filter_map(own).collect();
         let lost: Vec<(&DeviceIndex, &Seed)> =
             seeds.iter().filter(|(owner, _)| missing.contains(**owner)).collect();
+        // Each survivor's key is met by many of the missing.
+        let places: Vec<DeviceIndex> = if lost.is_empty() { Vec::new() } else { survivors.iter().collect() };
+        let met = |place| Some((place, PeerKey::new(&roster.entry(place)?.masking_key)));
+        let peers: BTreeMap<DeviceIndex, PeerKey> = places.into_par_iter().filter_map(met).collect();
         let pairs: Vec<Vec<(Sign, Mask)>> = lost
             .into_par_iter()
-            .map(|(owner, seed)| left_by(*owner, seed, ctx, roster, survivors))
+            .map(|(owner, seed)| left_by(*owner, seed, ctx, roster, &peers))
             .collect::<Result<_, _>>()?;
         masks.extend(pairs.into_iter().flatten());
         Ok(Self { len: ctx.len, ring: *ring, inputs: survivors.len(), masks })
@@ -145,9 +148,7 @@ impl Unmasking {
         if offset.checked_add(chunk.len()).is_none_or(|end| end > self.len) {
             return Err(UnmaskError::ChunkOutOfRange { offset, chunk: chunk.len(), len: self.len });
         }
-        for (sign, mask) in &self.masks {
-            mask.apply(*sign, offset, chunk);
-        }
+        apply_all(&self.masks, offset, chunk);
         self.ring.reduce(chunk);
         Ok(())
     }
@@ -182,7 +183,7 @@ fn left_by(
     seed: &Seed,
     ctx: &Context,
     roster: &Roster,
-    survivors: &IndexSet,
+    survivors: &BTreeMap<DeviceIndex, PeerKey>,
 ) -> Result<Vec<(Sign, Mask)>, UnmaskError> {
     let other = UnmaskError::OtherKey { owner };
     let entry = roster.entry(owner).ok_or(other)?;
@@ -192,11 +193,9 @@ fn left_by(
     }
     let bound = RosterContext::new(ctx, roster.root());
     let neighbors = roster.graph().neighbors(owner).into_iter();
-    let peers = neighbors.filter(|peer| survivors.contains(*peer));
+    let peers: Vec<(DeviceIndex, &PeerKey)> =
+        neighbors.filter_map(|peer| Some((peer, survivors.get(&peer)?))).collect();
     // The missing device would have added what its peer left.
-    let pair = |(peer, entry): (DeviceIndex, &Advertisement)| {
-        key.pair_mask(&bound, owner, (peer, &entry.masking_key))
-            .ok_or(UnmaskError::LowOrderKey { owner: peer })
-    };
-    peers.filter_map(|peer| Some((peer, roster.entry(peer)?))).map(pair).collect()
+    let masks = key.pair_masks(&bound, owner, &peers);
+    masks.map_err(|peer| UnmaskError::LowOrderKey { owner: peer })
 }
