@@ -395,8 +395,50 @@ fn runs_of_all_devices_are_compared_by_what_their_records_say() {
     // The scale follows the rank.
     assert!(table.contains("they differ in alpha, rank\n") || table.contains(", rank"), "{table}");
     assert!(table.contains("held-out loss, nats a token"), "{table}");
+    desk.prints(&[
+        "run",
+        "--base",
+        "made/base",
+        "--data",
+        "made/users",
+        "--versions",
+        "2",
+        "--privacy",
+        "off",
+        "--local-steps",
+        "1",
+        "--no-yardsticks",
+        "--devices",
+        "4",
+        "--rank",
+        "2",
+        "--out",
+        "twice",
+    ]);
+    desk.prints(&["compare", "two", "twice", "--out", "versions"]);
+    let csv = fs::read_to_string(desk.path("versions/table.csv")).unwrap();
+    let heads: Vec<&str> = csv.lines().next().unwrap().split(',').collect();
+    assert!(heads.contains(&"setting.versions"), "{csv}");
+    assert_eq!(heads.iter().filter(|head| **head == "versions").count(), 1, "{csv}");
     let said = desk.refused(&["compare", "two", "three-devices"], 3);
     assert!(said.contains("two and three-devices cannot be compared: the text"), "{said}");
+}
+
+#[test]
+fn a_compared_table_has_each_heading_once_and_a_line_for_each_run() {
+    let desk = four_versions();
+    desk.file("three.toml", &SMALL.replace("cohort = 8", "cohort = 8\nversions = 3"));
+    desk.prints(&["population", "--scenario", "three.toml", "--out", "two\nlines"]);
+    let table = desk.prints(&["compare", "out", "two\nlines", "--out", "table"]);
+    let mut lines = table.lines();
+    let mut headings: Vec<&str> = lines.next().unwrap().split_whitespace().collect();
+    assert!(headings.contains(&"task.versions"), "{table}");
+    let found = headings.len();
+    headings.sort_unstable();
+    headings.dedup();
+    assert_eq!(headings.len(), found, "{table}");
+    assert!(lines.next().unwrap().starts_with("out "), "{table}");
+    assert!(lines.next().unwrap().starts_with(r"two\nlines "), "{table}");
 }
 
 /// By tag each number with its step and its second.
