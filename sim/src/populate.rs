@@ -310,7 +310,7 @@ fn read(args: &PopulationArgs, out: &OutputArgs) -> anyhow::Result<Runs> {
         None => anyhow::anyhow!("{why}; --keys prints all keys"),
         Some(path) => anyhow::anyhow!("{}: {why}; --keys prints all keys", path.display()),
     };
-    let mut table: Table = text.parse().map_err(|e: toml::de::Error| wrong(&e))?;
+    let mut table: Table = text.parse().map_err(|e: toml::de::Error| wrong(&population::one_line(&e)))?;
     if args.resume && table.is_empty() {
         anyhow::bail!(
             "{} is empty, and does not say what is to go on: put the scenario of the run back, or run it anew with --scenario and \
