@@ -11,6 +11,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use proto::files::{self, Audience, FileError};
 use proto::ids::Digest;
 use proto::plan::Mode;
+use proto::shown::shown;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -322,18 +323,24 @@ fn difference(first: &Source, second: &Source) -> Option<String> {
     })
 }
 
+/// The whole name of a setting, which is not that of a figure.
+fn apart(key: &str, figures: &[&str]) -> String {
+    if figures.contains(&key) { format!("setting.{key}") } else { key.to_owned() }
+}
+
 impl Compared {
-    /// The headings: the last part of a setting's name, where no other that differs has the same.
+    /// The headings: the last part of a setting's name, where neither another that differs nor a figure has the same.
     fn headings(&self) -> Vec<String> {
         let last = |key: &str| key.rsplit('.').next().unwrap_or(key).to_owned();
-        let short = |key: &String| {
-            let is_alone = self.differ.iter().filter(|other| last(other) == last(key)).count() == 1;
-            if is_alone { last(key) } else { key.clone() }
-        };
         let figures = [
             "versions", "before", "after", "ε", "signal", "counted", "missing", "hours", "up", "down",
             "ended",
         ];
+        let short = |key: &String| {
+            let is_alone = self.differ.iter().filter(|other| last(other) == last(key)).count() == 1;
+            let is_figure = figures.contains(&last(key).as_str());
+            if is_alone && !is_figure { last(key) } else { apart(key, &figures) }
+        };
         let settings = self.differ.iter().map(short);
         std::iter::once("run".to_owned()).chain(settings).chain(figures.map(str::to_owned)).collect()
     }
@@ -387,7 +394,8 @@ impl Compared {
                 figures.ended.clone().unwrap_or_default(),
             ];
             let name = std::iter::once(row.run.clone());
-            table.add_row(name.chain(self.settings(row)).chain(cells));
+            // A line break in a name would be one in the table.
+            table.add_row(name.chain(self.settings(row)).chain(cells).map(|cell| shown(&cell).to_string()));
         }
         for (place, column) in table.column_iter_mut().enumerate() {
             column.set_padding((0, 2));
@@ -420,7 +428,8 @@ impl Compared {
             "down_bytes",
             "ended",
         ];
-        let head = std::iter::once("run").chain(self.differ.iter().map(String::as_str)).chain(figures);
+        let settings = self.differ.iter().map(|key| apart(key, &figures));
+        let head = std::iter::once("run".to_owned()).chain(settings).chain(figures.map(str::to_owned));
         writer.write_record(head)?;
         let some = |value: Option<f64>| value.map_or_else(String::new, |value| value.to_string());
         for row in &self.runs {

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use formats::name_of_base;
 use nightshift_sim::compare;
-use nightshift_sim::population::folder::{self, Begin, Folder, FolderError};
+use nightshift_sim::population::folder::{self, Begin, Folder, FolderError, Kept};
 use nightshift_sim::population::{
     self, Finished, Given, KEYS, News, ObjectiveName, One, PopulationError, Report, Scenario, Sweep, Text,
     Trace, set,
@@ -31,6 +31,14 @@ struct Runs {
     text: Option<(Text, String)>,
 }
 
+/// What became of a run.
+struct Done {
+    report: Report,
+    kept: Kept,
+    /// Why it came to no end, where it did not.
+    failure: Option<Failure>,
+}
+
 pub(super) fn populate(args: &PopulationArgs, out: &OutputArgs) -> Result<(), Failure> {
     if args.keys {
         print!("{KEYS}");
@@ -50,20 +58,46 @@ pub(super) fn populate(args: &PopulationArgs, out: &OutputArgs) -> Result<(), Fa
         let checked = population::check(&run.scenario, &runs.given(run));
         checked.map_err(|error| Failure::Input(anyhow::anyhow!("{}{error}", prefix(&run.name))))?;
     }
+    let mut lock = None;
     if let Some(folder) = &out.out {
-        if !args.force && !args.resume {
-            folder::check(folder, &runs.table).map_err(|e| Failure::Output(e.into()))?;
+        if args.resume {
+            for run in &runs.sweep.runs {
+                folder::check_again(&folder::of_run(folder, run), run).map_err(refused)?;
+            }
+        } else if !args.force {
+            folder::check(folder, &runs.table).map_err(refused)?;
         }
         if !runs.sweep.lists.is_empty() {
-            folder::begin_sweep(folder, &runs.table).map_err(|e| Failure::Output(e.into()))?;
+            lock = Some(folder::begin_sweep(folder, &runs.table).map_err(refused)?);
         }
     }
     let stop = stop_on_ctrl_c().map_err(|e| Failure::Output(e.into()))?;
     let begin = if args.resume { Begin::Again } else { Begin::Anew };
-    if runs.sweep.lists.is_empty() {
+    let done = if runs.sweep.lists.is_empty() {
         one(&runs, &stop, begin, args, out)
     } else {
         all(&runs, &stop, begin, out)
+    };
+    drop(lock);
+    done
+}
+
+/// What a folder is refused for: what it holds is wrong, or it cannot be written.
+fn refused(error: FolderError) -> Failure {
+    match error {
+        FolderError::Differs { .. }
+        | FolderError::Foreign { .. }
+        | FolderError::Surplus { .. }
+        | FolderError::Unlike(_) => Failure::Input(error.into()),
+        FolderError::Write { .. }
+        | FolderError::Read { .. }
+        | FolderError::File(_)
+        | FolderError::Held { .. }
+        | FolderError::Busy { .. }
+        | FolderError::Json(_)
+        | FolderError::Csv(_)
+        | FolderError::Toml(_)
+        | FolderError::Adapter(_) => Failure::Output(error.into()),
     }
 }
 
@@ -79,7 +113,7 @@ fn one(
     let is_text = out.format == Format::Text;
     let mut progress = Progress::of(&runs.sweep);
     let mut is_headed = false;
-    let (report, failure) =
+    let Done { report, kept, failure } =
         runs.perform(run, stop, (out.out.as_deref(), begin), &mut progress, &mut |line| {
             if !is_text {
                 return;
@@ -91,6 +125,12 @@ fn one(
             is_headed = true;
         })?;
     progress.ends();
+    if let (Kept::Old, Some(folder)) = (kept, &out.out) {
+        let (folder, done) = (folder.display(), report.versions.len());
+        return Err(Failure::Interrupted(anyhow::anyhow!(
+            "stopped after {done} of the versions that are repeated, and {folder} is as it was; `population --resume --out {folder}` goes on"
+        )));
+    }
     let json = serde_json::to_string_pretty(&report).map_err(|e| Failure::Output(e.into()))?;
     if is_text {
         print!("{}", page(&report.statement()));
@@ -124,18 +164,24 @@ fn all(runs: &Runs, stop: &AtomicBool, begin: Begin, out: &OutputArgs) -> Result
     let mut progress = Progress::of(&runs.sweep);
     let mut reports: Vec<(String, Report)> = Vec::new();
     for run in &runs.sweep.runs {
-        let path = out.out.as_ref().map(|folder| folder.join(&run.name));
+        let path = out.out.as_ref().map(|folder| folder::of_run(folder, run));
         if let Some(path) = path.as_deref().filter(|_| begin == Begin::Again)
-            && folder::is_finished(path, &run.table).map_err(|e| Failure::Input(e.into()))?
+            && folder::is_finished(path, &run.table).map_err(refused)?
         {
-            let report = folder::report_of(path).map_err(|e| Failure::Input(e.into()))?;
+            let report = folder::report_of(path).map_err(refused)?;
             progress.skips(&run.name, &run.scenario);
             reports.push((run.name.clone(), report));
             continue;
         }
         let done = runs.perform(run, stop, (path.as_deref(), begin), &mut progress, &mut |_| {});
         // What one combination comes to stands in the table, and the others are run.
-        let (report, _) = done?;
+        let Done { report, kept, .. } = done?;
+        // Its row is of what stands in its folder.
+        let report = match (kept, path.as_deref()) {
+            (Kept::Old, Some(path)) => folder::report_of(path).ok(),
+            (Kept::Old, None) | (Kept::New, _) => Some(report),
+        };
+        let Some(report) = report else { break };
         let is_whole = !report.interrupted;
         if is_whole || !report.versions.is_empty() {
             reports.push((run.name.clone(), report));
@@ -198,8 +244,7 @@ impl Runs {
         Given { trace, text: self.text.as_ref().map(|(text, _)| text.clone()) }
     }
 
-    /// Runs one, writes its folder where there is one, and tells each version's row. What it came to is returned beside why it
-    /// came to no end, where it did not.
+    /// Runs one, writes its folder where there is one, and tells each version's row.
     fn perform(
         &self,
         run: &One,
@@ -207,9 +252,9 @@ impl Runs {
         (path, begin): (Option<&Path>, Begin),
         progress: &mut Progress,
         on_row: &mut dyn FnMut(&str),
-    ) -> Result<(Report, Option<Failure>), Failure> {
-        let begun = path.map(|path| Folder::begin(path, &run.table, begin)).transpose();
-        let mut folder = begun.map_err(|e| Failure::Output(e.into()))?;
+    ) -> Result<Done, Failure> {
+        let begun = path.map(|path| Folder::begin(path, run, begin)).transpose();
+        let mut folder = begun.map_err(refused)?;
         if let Some(again) = folder.as_ref().map(Folder::repeats).filter(|again| *again > 0) {
             progress.says(&format!("{}repeating the first {again} versions", prefix(&run.name)));
         }
@@ -234,25 +279,15 @@ impl Runs {
             | PopulationError::Spent { .. }
             | PopulationError::Adapter(_) => Failure::Federation(error.into()),
         })?;
-        written.map_err(|error| match error {
-            FolderError::Differs { .. } => Failure::Input(error.into()),
-            FolderError::Write { .. }
-            | FolderError::Read { .. }
-            | FolderError::File(_)
-            | FolderError::Held { .. }
-            | FolderError::Foreign { .. }
-            | FolderError::Json(_)
-            | FolderError::Csv(_)
-            | FolderError::Toml(_)
-            | FolderError::Adapter(_) => Failure::Output(error.into()),
-        })?;
+        written.map_err(refused)?;
+        let mut kept = Kept::New;
         if let Some(folder) = &folder {
             let base = self.text.as_ref().map(|(_, base)| base.as_str());
             let title = format!("{}{}", run.scenario.name, suffix(&run.name));
-            folder.finish(&finished, base, &title).map_err(|e| Failure::Output(e.into()))?;
+            kept = folder.finish(&finished, base, &title).map_err(refused)?;
         }
         let Finished { report, error, .. } = finished;
-        Ok((report, error.map(|error| Failure::Federation(error.into()))))
+        Ok(Done { report, kept, failure: error.map(|error| Failure::Federation(error.into())) })
     }
 }
 
@@ -275,7 +310,14 @@ fn read(args: &PopulationArgs, out: &OutputArgs) -> anyhow::Result<Runs> {
         None => anyhow::anyhow!("{why}; --keys prints all keys"),
         Some(path) => anyhow::anyhow!("{}: {why}; --keys prints all keys", path.display()),
     };
-    let mut table: Table = text.parse().map_err(|e: toml::de::Error| wrong(&e))?;
+    let mut table: Table = text.parse().map_err(|e: toml::de::Error| wrong(&population::one_line(&e)))?;
+    if args.resume && table.is_empty() {
+        anyhow::bail!(
+            "{} is empty, and does not say what is to go on: put the scenario of the run back, or run it anew with --scenario and \
+             --force",
+            from.display()
+        );
+    }
     if let Some(stem) = from.file_stem().filter(|_| !table.contains_key("name")) {
         set(&mut table, "name", Value::String(stem.to_string_lossy().into_owned()));
     }

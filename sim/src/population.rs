@@ -38,7 +38,7 @@ pub use report::{DeviceReport, Fairness, HourReport, Losses, Report, VersionRepo
 use report::{Reporter, Sources};
 pub use scenario::{
     FaultsTable, ModelTable, NetworkTable, ObjectiveName, PopulationTable, PresenceModel, PresenceTable,
-    PrivacyTable, Scenario, ScenarioError, TaskTable,
+    PrivacyTable, Scenario, ScenarioError, TaskTable, one_line,
 };
 pub use sweep::{MOST_RUNS, One, Sweep, set};
 pub use trace::{Trace, TraceError};

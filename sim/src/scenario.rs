@@ -3,9 +3,10 @@
 use engine::{Base, Projection, UnknownProjection};
 use planning::{MethodName, MetricChoice, PlanOptions, PlanningError, Privacy, Subject};
 use proto::adapter::{AdapterSpec, Class, Factors, Method};
+use proto::counted::counted;
 use proto::ids::Digest;
 use proto::metrics::MetricName;
-use proto::plan::{Mode, Plan, PlanError, RefreshPlan, vector_to_bytes};
+use proto::plan::{MAX_ROUNDS, Mode, Plan, PlanError, RefreshPlan, vector_to_bytes};
 use proto::training::{ServerOptimizer, TrainingPlan};
 use serde::{Deserialize, Serialize};
 use session::policy::Policy;
@@ -114,7 +115,8 @@ pub struct Terms {
 pub enum ScenarioError {
     /// Too few devices.
     #[error(
-        "{found} devices are too few for a round of the plan; a federation needs at least {FEWEST_DEVICES}"
+        "{} too few for a round of the plan; a federation needs at least {FEWEST_DEVICES}",
+        counted(*found, "device is", "devices are")
     )]
     TooFewDevices {
         /// How many there are.
@@ -130,6 +132,9 @@ pub enum ScenarioError {
         /// The most that fit.
         most: usize,
     },
+    /// No version has so many rounds.
+    #[error("--rounds {0} is no number of rounds of a version; use 1 to {MAX_ROUNDS}")]
+    Rounds(u32),
     /// It has classes that cannot be.
     #[error(transparent)]
     Classes(#[from] ClassError),
@@ -153,7 +158,7 @@ impl ScenarioError {
     /// Whether words of a command line do not go together, whatever the base and the text are.
     pub fn is_usage(&self) -> bool {
         match self {
-            Self::Target(_) | Self::NoClasses(_) => true,
+            Self::Target(_) | Self::NoClasses(_) | Self::Rounds(_) => true,
             Self::Planning(error) => error.is_usage(),
             Self::TooFewDevices { .. } | Self::TooManyDevices { .. } | Self::Classes(_) | Self::Plan(_) => {
                 false
@@ -164,7 +169,10 @@ impl ScenarioError {
 
 /// The cohort that so many devices are: all of one round.
 pub fn cohort_of(devices: usize, rounds: u32) -> Result<u32, ScenarioError> {
-    let devices = devices.div_ceil(rounds.max(1) as usize);
+    if !(1..=MAX_ROUNDS).contains(&rounds) {
+        return Err(ScenarioError::Rounds(rounds));
+    }
+    let devices = devices.div_ceil(rounds as usize);
     if devices < FEWEST_DEVICES {
         return Err(ScenarioError::TooFewDevices { found: devices });
     }
@@ -344,4 +352,24 @@ mod as_words {
 /// The adapter with these factors instead of seeded ones.
 pub fn with_factors(adapter: AdapterSpec, frozen: &[f32]) -> AdapterSpec {
     AdapterSpec { factors: Factors::Given(Digest::of(&vector_to_bytes(frozen))), ..adapter }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounds_that_no_version_has_are_refused_as_such() {
+        for rounds in [0, 129] {
+            let error = cohort_of(500, rounds).unwrap_err();
+            assert_eq!(
+                error.to_string(),
+                format!("--rounds {rounds} is no number of rounds of a version; use 1 to 128")
+            );
+            assert!(error.is_usage());
+        }
+        assert_eq!(cohort_of(500, 128).unwrap(), 4);
+        let few = cohort_of(100, 128).unwrap_err().to_string();
+        assert!(few.starts_with("1 device is too few for a round of the plan"), "{few}");
+    }
 }

@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -136,12 +137,107 @@ fn a_run_that_was_stopped_and_goes_on_leaves_the_same_bytes() {
     assert!(stderr(&resumed).contains(&format!("repeating the first {done} versions")));
     same(&desk.path("whole"), &desk.path("parts"));
 
-    // What is repeated must come to the same.
-    let metrics = desk.path("parts/metrics.jsonl");
-    let changed = fs::read_to_string(&metrics).unwrap().replacen("\"survivors\":", "\"survivors\":1", 1);
-    fs::write(&metrics, changed).unwrap();
-    let said = desk.refused(&["population", "--resume", "--out", "parts"], 3);
-    assert!(said.contains("version 1 is not the one that"), "{said}");
+    // Stopped while it is repeated: what was there is there yet, and it goes on.
+    let command = desk.command(&["population", "--resume", "--out", "parts"]);
+    let output = stop_where(command, |said| said.contains("version 2 of 120"));
+    assert_eq!(output.0, Some(130), "{}", output.1);
+    assert!(output.1.contains("of the versions that are repeated, and parts is as it was"), "{}", output.1);
+    same(&desk.path("whole"), &desk.path("parts"));
+}
+
+/// Ends the program as its user does once it has said something, and gives its code and what it said.
+fn stop_where(mut command: Command, is_said: impl Fn(&str) -> bool) -> (Option<i32>, String) {
+    let mut running = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let (mut said, mut is_told) = (String::new(), false);
+    for line in BufReader::new(running.stderr.take().unwrap()).lines() {
+        said.push_str(&line.unwrap());
+        said.push('\n');
+        if !is_told && is_said(&said) {
+            let told = Command::new("kill").args(["-INT", &running.id().to_string()]).status().unwrap();
+            is_told = told.success();
+        }
+    }
+    assert!(is_told, "{said}");
+    (running.wait().unwrap().code(), said)
+}
+
+/// A desk with a run of four versions in `out`.
+fn four_versions() -> Desk {
+    let desk = Desk::new();
+    desk.file("four.toml", &SMALL.replace("cohort = 8", "cohort = 8\nversions = 4"));
+    desk.prints(&["population", "--scenario", "four.toml", "--out", "out"]);
+    desk
+}
+
+const AGAIN: [&str; 4] = ["population", "--resume", "--out", "out"];
+
+impl Desk {
+    /// Fails where going on with `out` is not refused with these words, twice, or touches anything in it.
+    fn refuses_again(&self, code: i32, words: &str) {
+        let before = files(&self.path("out"));
+        for _ in 0..2 {
+            let said = self.refused(&AGAIN, code);
+            assert!(said.contains(words), "{said}");
+            assert!(files(&self.path("out")) == before, "{words}: it is not left as it was");
+        }
+    }
+}
+
+#[test]
+fn a_run_that_comes_to_something_else_is_refused_each_time_and_left_as_it_was() {
+    let desk = four_versions();
+    let metrics = desk.path("out/metrics.jsonl");
+    let whole = fs::read_to_string(&metrics).unwrap();
+    let mut lines: Vec<String> = whole.lines().map(str::to_owned).collect();
+    lines[1] = lines[1].replacen("\"survivors\":", "\"survivors\":1", 1);
+    fs::write(&metrics, format!("{}\n", lines.join("\n"))).unwrap();
+    desk.refuses_again(3, "version 2 is not the one that");
+    // More than the run has.
+    fs::write(&metrics, format!("{whole}{}\n", whole.lines().last().unwrap())).unwrap();
+    desk.refuses_again(3, "metrics.jsonl has 5 lines, and the run has 4: it is left as it is");
+    // A program that was killed left the half of a line, and no more.
+    fs::write(&metrics, &whole[..whole.len() - 20]).unwrap();
+    fs::remove_file(desk.path("out/summary.json")).unwrap();
+    desk.prints(&AGAIN);
+    assert_eq!(fs::read_to_string(&metrics).unwrap(), whole);
+}
+
+#[test]
+fn what_does_not_say_of_what_a_run_is_does_not_go_on() {
+    let desk = four_versions();
+    let (scenario, summary) = (desk.path("out/scenario.toml"), desk.path("out/summary.json"));
+    let (text, json) = (fs::read_to_string(&scenario).unwrap(), fs::read(&summary).unwrap());
+    for empty in ["", "\n# nothing\n"] {
+        fs::write(&scenario, empty).unwrap();
+        desk.refuses_again(3, "scenario.toml is empty, and does not say what is to go on");
+    }
+    fs::write(&scenario, text.replace("cohort = 8", "cohort = 9")).unwrap();
+    desk.refuses_again(3, "its summary.json has another scenario");
+    fs::write(&scenario, &text).unwrap();
+    fs::write(&summary, "{").unwrap();
+    desk.refuses_again(3, "summary.json is no summary of this program, and is left as it is");
+    fs::write(&summary, json).unwrap();
+    desk.prints(&AGAIN);
+}
+
+#[test]
+fn a_second_program_that_would_write_into_the_same_folder_is_refused_and_names_the_first() {
+    let desk = four_versions();
+    let held = fs::File::open(desk.path("out/lock")).unwrap();
+    held.lock().unwrap();
+    fs::write(desk.path("out/lock"), "4711\n").unwrap();
+    desk.refuses_again(4, "another process (4711) writes into out now");
+    let anew = ["population", "--scenario", "four.toml", "--out", "out"];
+    assert!(desk.refused(&anew, 4).contains("another process (4711)"));
+    drop(held);
+    desk.prints(&anew);
+    assert_eq!(fs::read(desk.path("out/lock")).unwrap(), b"");
+    desk.file("two.toml", &SMALL.replace("cohort = 8", "cohort = [8, 9]\nversions = 1"));
+    let sweep = ["population", "--scenario", "two.toml", "--out", "sweep"];
+    desk.prints(&sweep);
+    let held = fs::File::open(desk.path("sweep/lock")).unwrap();
+    held.lock().unwrap();
+    assert!(desk.refused(&sweep, 4).contains("another process writes into sweep now"));
 }
 
 #[test]
@@ -299,8 +395,50 @@ fn runs_of_all_devices_are_compared_by_what_their_records_say() {
     // The scale follows the rank.
     assert!(table.contains("they differ in alpha, rank\n") || table.contains(", rank"), "{table}");
     assert!(table.contains("held-out loss, nats a token"), "{table}");
+    desk.prints(&[
+        "run",
+        "--base",
+        "made/base",
+        "--data",
+        "made/users",
+        "--versions",
+        "2",
+        "--privacy",
+        "off",
+        "--local-steps",
+        "1",
+        "--no-yardsticks",
+        "--devices",
+        "4",
+        "--rank",
+        "2",
+        "--out",
+        "twice",
+    ]);
+    desk.prints(&["compare", "two", "twice", "--out", "versions"]);
+    let csv = fs::read_to_string(desk.path("versions/table.csv")).unwrap();
+    let heads: Vec<&str> = csv.lines().next().unwrap().split(',').collect();
+    assert!(heads.contains(&"setting.versions"), "{csv}");
+    assert_eq!(heads.iter().filter(|head| **head == "versions").count(), 1, "{csv}");
     let said = desk.refused(&["compare", "two", "three-devices"], 3);
     assert!(said.contains("two and three-devices cannot be compared: the text"), "{said}");
+}
+
+#[test]
+fn a_compared_table_has_each_heading_once_and_a_line_for_each_run() {
+    let desk = four_versions();
+    desk.file("three.toml", &SMALL.replace("cohort = 8", "cohort = 8\nversions = 3"));
+    desk.prints(&["population", "--scenario", "three.toml", "--out", "two\nlines"]);
+    let table = desk.prints(&["compare", "out", "two\nlines", "--out", "table"]);
+    let mut lines = table.lines();
+    let mut headings: Vec<&str> = lines.next().unwrap().split_whitespace().collect();
+    assert!(headings.contains(&"task.versions"), "{table}");
+    let found = headings.len();
+    headings.sort_unstable();
+    headings.dedup();
+    assert_eq!(headings.len(), found, "{table}");
+    assert!(lines.next().unwrap().starts_with("out "), "{table}");
+    assert!(lines.next().unwrap().starts_with(r"two\nlines "), "{table}");
 }
 
 /// By tag each number with its step and its second.

@@ -208,7 +208,7 @@ pub struct FaultsTable {
 #[derive(Debug, thiserror::Error)]
 pub enum ScenarioError {
     /// It is no TOML, or a value is of another kind.
-    #[error("{0}")]
+    #[error("{}", one_line(.0))]
     Toml(#[from] toml::de::Error),
     /// A key is none, or a list that cannot be run through.
     #[error(transparent)]
@@ -234,6 +234,19 @@ pub enum ScenarioError {
         /// Beside what.
         with: &'static str,
     },
+}
+
+/// What is wrong with a file of TOML, without the picture of the place.
+pub fn one_line(error: &toml::de::Error) -> String {
+    let text = error.to_string();
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    match (error.span(), lines.first()) {
+        (Some(_), Some(place)) => {
+            let message: Vec<&str> = error.message().lines().map(str::trim).collect();
+            format!("{place}: {}", message.join(", "))
+        }
+        (None, _) | (Some(_), None) => lines.join(" "),
+    }
 }
 
 /// What the engine has no use for: its updates are as long as the adapter, its text is the devices', and all take the same steps.

@@ -1,5 +1,7 @@
 //! Lists of values in a scenario file: a run for each of their combinations.
 
+use std::path::Path;
+
 use toml::{Table, Value};
 
 use super::keys::{self, KeyError};
@@ -7,6 +9,9 @@ use super::scenario::{ObjectiveName, Scenario, ScenarioError};
 
 /// Most runs of a sweep.
 pub const MOST_RUNS: usize = 100;
+
+/// Most letters of the name of a run's folder, each of one byte.
+const MOST_NAME: usize = 80;
 
 /// All runs of a scenario file: one, or one for each combination of the values in its lists.
 #[derive(Clone, Debug)]
@@ -51,14 +56,18 @@ impl Sweep {
             for (key, values) in lists.iter().rev() {
                 let value = values[rest % values.len()].clone();
                 rest /= values.len();
-                words.push(format!("{}={}", key.rsplit('.').next().unwrap_or(key), word(&value)));
+                words.push(format!("{}={}", key.rsplit('.').next().unwrap_or(key), folder_word(key, &value)));
                 set(&mut one, key, value);
             }
             words.reverse();
             let name = if lists.is_empty() {
                 String::new()
             } else {
-                format!("{:03}-{}", number + 1, words.join("-"))
+                // The number alone tells runs apart.
+                let mut name = format!("{:03}-{}", number + 1, words.join("-"));
+                name.truncate(MOST_NAME);
+                name.truncate(name.trim_end_matches(|end: char| !end.is_ascii_alphanumeric()).len());
+                name
             };
             let scenario = Scenario::of(&one)?;
             runs.push(One { name, scenario, table: one });
@@ -121,7 +130,16 @@ fn lists(table: &Table) -> Result<Vec<(String, Vec<Value>)>, KeyError> {
     Ok(found)
 }
 
-/// A value as a part of a folder's name.
+/// A value as a part of a folder's name. Of a file it is the last part: where it lies is another place on another machine.
+fn folder_word(key: &str, value: &Value) -> String {
+    let file = match (key, value) {
+        ("presence.trace", Value::String(path)) => Path::new(path).file_name().and_then(|name| name.to_str()),
+        _ => None,
+    };
+    file.map_or_else(|| word(value), |name| word(&Value::String(name.to_owned())))
+}
+
+/// A value with letters that any folder's name may have.
 fn word(value: &Value) -> String {
     let text = match value {
         Value::String(text) => text.clone(),
@@ -163,6 +181,26 @@ mod tests {
         // A list of lists.
         let zones = Sweep::parse("presence.zones = [[0.0], [0.0, 8.0]]").unwrap();
         assert_eq!(zones.runs[1].name, "002-zones=0.0+8.0");
+    }
+
+    #[test]
+    fn the_name_of_a_run_fits_any_file_system_and_is_the_same_in_any_place() {
+        let many = vec!["0.25"; 120].join(", ");
+        let sweep = Sweep::parse(&format!("presence.zones = [[{many}], [{many}, 1.0]]")).unwrap();
+        let names: Vec<&str> = sweep.runs.iter().map(|run| run.name.as_str()).collect();
+        assert!(names.iter().all(|name| (70..=MOST_NAME).contains(&name.len())), "{names:?}");
+        assert!(
+            names[0].starts_with("001-zones=0.25+0.25") && names[1].starts_with("002-zones="),
+            "{names:?}"
+        );
+        for place in ["/a", "/a/very/long/way/down"] {
+            let text = format!(
+                "presence.model = \"trace\"\npresence.trace = [\"{place}/x.csv\", \"{place}/y/x.csv\"]"
+            );
+            let sweep = Sweep::parse(&text).unwrap();
+            let names: Vec<&str> = sweep.runs.iter().map(|run| run.name.as_str()).collect();
+            assert_eq!(names, ["001-trace=x.csv", "002-trace=x.csv"]);
+        }
     }
 
     #[test]

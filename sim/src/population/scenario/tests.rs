@@ -55,6 +55,23 @@ fn unknown_keys_and_values_out_of_range_are_refused_by_name() {
         ("task.rounds = 129", "task.rounds is 129, expected 1 to 128"),
         ("task.rounds = 2\ntask.min_rounds = 3", "task.min_rounds is 3, expected 1 to task.rounds"),
         ("task.versions = 0", "task.versions is 0, expected 1 to 10000"),
+        ("task.cohort = 0", "task.cohort is 0, expected at least 2"),
+        ("task.report_goal = 1", "task.report_goal is 1, expected at least 2"),
+        ("task.coordinates = 0", "task.coordinates is 0, expected 1 to 16777216"),
+        ("task.coordinates = 16777217", "task.coordinates is 16777217, expected 1 to"),
+        ("task.join_secs = 604801", "task.join_secs is 604801, expected 1 to 604800, a week"),
+        ("task.step_secs = 0", "task.step_secs is 0, expected 1 to 604800"),
+        ("task.grace_secs = 1000000", "task.grace_secs is 1000000, expected 0 to 604800"),
+        (
+            "privacy.noise_multiplier = 0.0",
+            "privacy.noise_multiplier is 0, expected above 0, up to 100000; without",
+        ),
+        ("privacy.noise_multiplier = inf", "privacy.noise_multiplier is inf, expected above 0"),
+        ("privacy.clip_norm = 1e300", "privacy.clip_norm is 1e300, expected above 0, up to 1e30"),
+        ("privacy.clip_norm = 0.0", "privacy.clip_norm is 0e0, expected above 0"),
+        ("privacy.delta = 0.0", "privacy.delta is 0, expected above 0 and below 1"),
+        ("privacy.corrupt_permille = 500", "privacy.corrupt_permille is 500, expected 0 to 499"),
+        ("privacy.participations = 0", "privacy.participations is 0, expected 1 to 100000"),
         ("task.objective = \"engine\"", "model.base is left out, expected a base with task.objective"),
         ("model.rank = 4", "model.rank has no effect with a task.objective other than \"engine\""),
         (
@@ -67,4 +84,15 @@ fn unknown_keys_and_values_out_of_range_are_refused_by_name() {
     ] {
         assert!(refused(text).starts_with(words), "{text}: {}", refused(text));
     }
+}
+
+#[test]
+fn what_is_wrong_with_a_file_is_said_in_one_line() {
+    let refused = |text: &str| Scenario::parse(text).unwrap_err().to_string();
+    assert_eq!(
+        refused("[task]\ncohort = \"x\""),
+        "invalid type: string \"x\", expected u32 in `task.cohort`"
+    );
+    let said = refused("[task]\ncohort = = 3");
+    assert!(said.starts_with("TOML parse error at line 2, column 10: ") && !said.contains('\n'), "{said}");
 }

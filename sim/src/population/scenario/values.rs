@@ -1,11 +1,17 @@
 //! Which values a scenario may have.
 
-use proto::plan::{MAX_ROUNDS, Mode};
+use proto::plan::{MAX_COORDINATES, MAX_ROUND_MILLIS, MAX_ROUNDS, MAX_VERSIONS, Mode};
 
 use super::{MOST_DEVICES, ObjectiveName, PresenceModel, Scenario, ScenarioError};
 
 const BASE: &str = "a base with task.objective = \"engine\", here or by --base";
 const DATA: &str = "a folder with text for each device with task.objective = \"engine\", here or by --data";
+
+/// Noise beyond which no sum fits its ring, about.
+const MOST_NOISE: f64 = 1e5;
+
+/// What fits numbers of single precision, with room for sums of them.
+const MOST_CLIP: f64 = 1e30;
 
 impl Scenario {
     /// Fails where a value is out of range, or has no effect.
@@ -95,10 +101,8 @@ impl Scenario {
         if !(1..=960).contains(&task.patience_hours) {
             return bad("task.patience_hours", task.patience_hours.to_string(), "1 to 960");
         }
-        if self.privacy.mode == Mode::Off && self.privacy.noise_multiplier != 0.0 {
-            let found = self.privacy.noise_multiplier.to_string();
-            return bad("privacy.noise_multiplier", found, "0 with privacy.mode = \"off\"");
-        }
+        self.check_round()?;
+        self.check_privacy()?;
         let model = &self.model;
         if self.projections()?.is_empty() {
             return bad("model.targets", "[]".to_owned(), "at least one layer, or \"all\"");
@@ -122,6 +126,69 @@ impl Scenario {
         }
         if faults.crashes_per_100k > 10_000 {
             return bad("faults.crashes_per_100k", faults.crashes_per_100k.to_string(), "0 to 10000");
+        }
+        Ok(())
+    }
+
+    /// What a round cannot be. A cohort that is too large is refused beside what may be done about it.
+    fn check_round(&self) -> Result<(), ScenarioError> {
+        let task = &self.task;
+        let bad = |key, found: String, wanted| Err(ScenarioError::Value { key, found, wanted });
+        if task.cohort < 2 {
+            return bad(
+                "task.cohort",
+                task.cohort.to_string(),
+                "at least 2: a sum of one device hides nothing",
+            );
+        }
+        if let Some(goal) = task.report_goal.filter(|goal| *goal < 2) {
+            return bad(
+                "task.report_goal",
+                goal.to_string(),
+                "at least 2: a sum of one device hides nothing",
+            );
+        }
+        if !(1..=MAX_COORDINATES).contains(&(task.coordinates as usize)) {
+            return bad("task.coordinates", task.coordinates.to_string(), "1 to 16777216");
+        }
+        let most = MAX_ROUND_MILLIS / 1000;
+        for (key, secs) in [("task.join_secs", task.join_secs), ("task.step_secs", task.step_secs)] {
+            if !(1..=most).contains(&secs) {
+                return bad(key, secs.to_string(), "1 to 604800, a week");
+            }
+        }
+        if task.grace_secs > most {
+            return bad("task.grace_secs", task.grace_secs.to_string(), "0 to 604800, a week");
+        }
+        Ok(())
+    }
+
+    fn check_privacy(&self) -> Result<(), ScenarioError> {
+        let privacy = &self.privacy;
+        let bad = |key, found: String, wanted| Err(ScenarioError::Value { key, found, wanted });
+        let noise = privacy.noise_multiplier;
+        match privacy.mode {
+            Mode::Off if noise != 0.0 => {
+                return bad("privacy.noise_multiplier", noise.to_string(), "0 with privacy.mode = \"off\"");
+            }
+            Mode::Central | Mode::Distributed if !(noise > 0.0 && noise <= MOST_NOISE) => {
+                let wanted = "above 0, up to 100000; without noise say privacy.mode = \"off\" too";
+                return bad("privacy.noise_multiplier", noise.to_string(), wanted);
+            }
+            Mode::Off | Mode::Central | Mode::Distributed => {}
+        }
+        if !(privacy.clip_norm > 0.0 && privacy.clip_norm <= MOST_CLIP) {
+            // As a number with an exponent: it may have hundreds of digits.
+            return bad("privacy.clip_norm", format!("{:e}", privacy.clip_norm), "above 0, up to 1e30");
+        }
+        if !(privacy.delta > 0.0 && privacy.delta < 1.0) {
+            return bad("privacy.delta", privacy.delta.to_string(), "above 0 and below 1");
+        }
+        if privacy.corrupt_permille >= 500 {
+            return bad("privacy.corrupt_permille", privacy.corrupt_permille.to_string(), "0 to 499");
+        }
+        if !(1..=MAX_VERSIONS).contains(&privacy.participations) {
+            return bad("privacy.participations", privacy.participations.to_string(), "1 to 100000");
         }
         Ok(())
     }
