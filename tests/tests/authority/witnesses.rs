@@ -107,10 +107,20 @@ fn devices_that_demand_two_of_three_witnesses_take_part_while_two_sign() {
         "task create --name owl --cohort 3 --report-goal 3 --versions 1 --privacy off --clip 4 --base";
     let create: Vec<&str> = create.split(' ').chain([base.to_str().unwrap()]).collect();
     world.stage.operator(&create);
-    // The coordinator may not have read yet what the witnesses signed: whoever demands it tries again.
-    let agents: Vec<Running> = devices.iter().map(|name| world.stage.run(name, &[])).collect();
-    world.until(|| world.stage.task()["version"] == 1);
-    drop(agents);
+    // The coordinator reads on by and by. Where that was a moment before they signed, whoever demands it leaves, and comes again.
+    world.until(|| {
+        let health = world.stage.operator(&["health", "--format", "json"]);
+        let health: serde_json::Value = serde_json::from_str(&health).unwrap();
+        (0..2).all(|place| health["log"]["witnesses"][place]["signed_size"] == 3)
+    });
+    world.until(|| {
+        let mut agents: Vec<Running> =
+            devices.iter().map(|name| world.stage.run(name, &["--once"])).collect();
+        for agent in &mut agents {
+            agent.0.wait().unwrap();
+        }
+        world.stage.task()["version"] == 1
+    });
     assert_eq!(world.stage.task()["versions"][0]["survivors"].as_u64(), Some(3));
     let verified = text(&super::output(world.stage.agent("anna").args(["log", "verify"])));
     assert!(verified.contains("signed by 2 witnesses"), "{verified}");

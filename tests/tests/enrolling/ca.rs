@@ -173,7 +173,7 @@ async fn a_chain_of_another_authority_connects_and_one_that_fails_lets_nobody_in
         let refused = world.enroll("bela", &token, None).await.unwrap_err();
         assert!(began.elapsed() < Duration::from_secs(30), "{bad:?}");
         assert!(refused.contains("no certificate was made for this device"), "{bad:?}: {refused}");
-        assert!(refused.contains("nothing was used up"), "{bad:?}: {refused}");
+        assert!(refused.contains("nothing is lost"), "{bad:?}: {refused}");
         assert_eq!((world.open_tokens().await, world.devices().await), (1, 1), "{bad:?}");
     }
     // With the same token, as soon as the service is well.
@@ -216,7 +216,7 @@ async fn whoever_waits_for_a_slow_service_keeps_no_enrolled_device_and_no_operat
     };
     let ((one, other, waited), answered) = tokio::join!(waiting, asks);
     for refused in [one.unwrap_err(), other.unwrap_err()] {
-        assert!(refused.contains("did not answer in time; nothing was used up"), "{refused}");
+        assert!(refused.contains("did not answer in time; nothing is lost"), "{refused}");
     }
     assert!(waited >= Duration::from_secs(5) && answered < waited, "{waited:?} {answered:?}");
     assert_eq!((world.open_tokens().await, world.devices().await), (2, 0));
