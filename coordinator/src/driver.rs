@@ -111,16 +111,28 @@ impl Driver {
 
     /// Answers one request of a device; what it brings about is durable when this returns.
     pub async fn handle(&self, device: DeviceId, request: Request) -> Result<Reply, Rejection> {
-        let (name, of_round) = (request.name(), request.session().is_some());
-        let answer = match self.ask(device, request).await {
+        let name = request.name();
+        let answer = self.decided(device, request).await;
+        self.is_given(device, name, &answer);
+        answer
+    }
+
+    /// The answer to a request, which may be held yet.
+    async fn decided(&self, device: DeviceId, request: Request) -> Result<Reply, Rejection> {
+        let of_round = request.session().is_some();
+        match self.ask(device, request).await {
             // What it asked for may have been done, or not yet; the same request again is safe.
             Err(Rejection::Unavailable(_)) if (of_round || self.is_troubled()) && !self.has_failed() => {
                 Ok(Reply::wait(TROUBLED_MILLIS))
             }
             other => other,
-        };
-        self.metrics().answered(name, &answer);
-        match &answer {
+        }
+    }
+
+    /// A device is given an answer: it is counted, and said.
+    fn is_given(&self, device: DeviceId, name: &'static str, answer: &Result<Reply, Rejection>) {
+        self.metrics().answered(name, answer);
+        match answer {
             Ok(reply) => tracing::debug!(%device, request = name, reply = reply.name(), "answered"),
             Err(rejection @ Rejection::Unavailable(_)) => {
                 static SAID: Seldom = Seldom::new();
@@ -130,7 +142,6 @@ impl Driver {
             }
             Err(rejection) => tracing::debug!(%device, request = name, %rejection, "refused"),
         }
-        answer
     }
 
     async fn ask(&self, device: DeviceId, request: Request) -> Result<Reply, Rejection> {
@@ -187,20 +198,23 @@ impl Driver {
         mut watched: watch::Receiver<T>,
         came: impl Fn(&T, &T) -> bool,
     ) -> Result<Reply, Rejection> {
-        let awaits = Awaits::of(&request);
+        let (awaits, name) = (Awaits::of(&request), request.name());
         loop {
             // From before the answer, so that nothing is missed that comes right after it.
             let before = watched.borrow_and_update().clone();
             let asked = Instant::now();
-            let answer = self.handle(device, request.clone()).await;
+            let answer = self.decided(device, request.clone()).await;
             if !answer.as_ref().is_ok_and(|answer| waits_for_others(awaits, answer)) {
+                self.is_given(device, name, &answer);
                 return answer;
             }
             let _held = self.metrics().holds();
             let comes = watched.wait_for(|now| came(&before, now));
             if timeout_at(until, comes).await.is_err() {
                 let held_millis = u64::try_from(asked.elapsed().as_millis()).unwrap_or(u64::MAX);
-                return answer.map(|answer| awaits.after(answer, held_millis));
+                let answer = answer.map(|answer| awaits.after(answer, held_millis));
+                self.is_given(device, name, &answer);
+                return answer;
             }
         }
     }

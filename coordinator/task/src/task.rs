@@ -406,7 +406,8 @@ impl Task {
     /// Opens the sums here and now that are due: for simulations and tests, in which nobody else waits.
     pub fn open_in_place(&mut self, now: Timestamp, rng: &mut impl CryptoRng) {
         while let Some(opening) = self.rounds.take_opening(now) {
-            self.rounds.opened(opening.run());
+            // One after another: a version is not made while another round is still to give its sum.
+            self.opened(opening.run(), now, rng);
         }
         self.perform(now, rng);
     }

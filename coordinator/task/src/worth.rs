@@ -113,8 +113,8 @@ pub fn with_usual_metrics(plan: &Plan) -> Result<Plan, PlanError> {
     Ok(usual)
 }
 
-/// The standard deviation of the noise in the mean gain of a version whose fewest rounds just reach their report goal, in nats a token; 0
-/// without noise. `None` where the plan measures none.
+/// The standard deviation of the noise in the mean gain of a version whose fewest rounds just reach their report goal, in
+/// nats a token; 0 without noise. `None` where the plan measures none.
 pub fn gain_deviation(plan: &Plan) -> Result<Option<f64>, PlanError> {
     let Some(gain) = plan.privacy.metrics.iter().find(|metric| metric.name == MetricName::Gain) else {
         return Ok(None);

@@ -45,6 +45,13 @@ async fn who_waits_for_others_is_answered_when_the_last_of_them_came() {
             "{reply:?}"
         );
     }
+    // Each is counted by what it was given, and not by what it would have been told before.
+    let (mut registry, mut counted) = (prometheus_client::registry::Registry::default(), String::new());
+    driver.metrics().register(&mut registry);
+    prometheus_client::encoding::text::encode(&mut counted, &registry).unwrap();
+    let of = |answer| format!("request=\"advertise\",answer=\"{answer}\"}} ");
+    assert!(counted.contains(&format!("{}{COHORT}\n", of("roster"))), "{counted}");
+    assert!(!counted.contains(&of("wait")), "{counted}");
 }
 
 #[tokio::test]

@@ -14,8 +14,8 @@ use std::collections::BTreeMap;
 
 use proto::adapter::{AdapterSpec, Class};
 
-/// Turns a mean over all survivors, of which so many are of each class, into one over those that train each number. A number that fewer than `least`
-/// train stays as it is: its mean becomes zero.
+/// Turns a mean over all survivors, of which so many are of each class, into one over those that train each number. A number
+/// that fewer than `least` train stays as it is: its mean becomes zero.
 pub(super) fn divide(mean: &mut [f32], spec: &AdapterSpec, sizes: &BTreeMap<Class, u32>, least: u32) {
     let mut trainers = vec![0_u32; mean.len()];
     for (class, size) in sizes {

@@ -36,7 +36,8 @@ impl Task {
     }
 
     /// Gives the next version the parameters of an earlier one: its trained ones, and what the epochs before it left. Rounds
-    /// that devices still join end, and sums that were gathered for a version are let go. Where that was the last version that the plan wants, the task is complete.
+    /// that devices still join end, and sums that were gathered for a version are let go. Where that was the last version that
+    /// the plan wants, the task is complete.
     pub fn roll_back(
         &mut self,
         (version, adapter, folded): (u32, Vec<f32>, Option<Vec<f32>>),
