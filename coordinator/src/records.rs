@@ -464,7 +464,7 @@ pub fn devices_behind(
 }
 
 /// What was read, or nothing where it is a record that is damaged, which is said.
-fn whole<T>(read: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
+pub(crate) fn whole<T>(read: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
     match read {
         Ok(record) => Ok(Some(record)),
         Err(error @ (StoreError::Damaged { .. } | StoreError::Unreadable { .. })) => {
