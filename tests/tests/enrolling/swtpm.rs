@@ -106,7 +106,7 @@ async fn a_device_is_admitted_by_what_its_tpm_says_and_by_nothing_else() {
     assert!(bare.contains("enroll with --attest tpm"), "{bare}");
     let tpm = simulated.tpm(&[0, 7], KeyKind::Ecc);
     let unlisted = world.enroll("anna", &token, Some(&tpm)).await.unwrap_err();
-    assert!(unlisted.contains("ask its operator to list it"), "{unlisted}");
+    assert!(unlisted.contains("ask the operator to list it"), "{unlisted}");
     let key = fingerprint(&unlisted);
     std::fs::write(&list, format!("tpm {key}\n")).unwrap();
     let others = simulated.tpm(&[0, 1], KeyKind::Ecc);
