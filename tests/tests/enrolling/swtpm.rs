@@ -111,7 +111,10 @@ async fn a_device_is_admitted_by_what_its_tpm_says_and_by_nothing_else() {
     std::fs::write(&list, format!("tpm {key}\n")).unwrap();
     let others = simulated.tpm(&[0, 1], KeyKind::Ecc);
     let others = world.enroll("anna", &token, Some(&others)).await.unwrap_err();
-    assert!(others.contains("asks for the registers 0,7") && others.contains("is about 0,1"), "{others}");
+    assert!(
+        others.contains("the registers 0,7 are asked for") && others.contains("is about 0,1"),
+        "{others}"
+    );
     assert_eq!((world.open_tokens().await, world.devices().await), (1, 0));
 
     // The same key comes each time.
