@@ -74,7 +74,7 @@ pub struct Metrics {
 /// A question is held, until this is dropped. Where it was not answered by then, its device hung up, and that is counted.
 #[derive(Debug)]
 pub struct Held {
-    held: Gauge,
+    questions: Gauge,
     requests: Family<Labels<2>, Counter>,
     request: &'static str,
     is_answered: bool,
@@ -172,8 +172,8 @@ impl Metrics {
     #[must_use = "it is held until this is dropped"]
     pub fn holds(&self, request: &'static str) -> Held {
         self.held.inc();
-        let (held, requests) = (self.held.clone(), self.requests.clone());
-        Held { held, requests, request, is_answered: false }
+        let (questions, requests) = (self.held.clone(), self.requests.clone());
+        Held { questions, requests, request, is_answered: false }
     }
 
     /// Measures how long the disk takes for a commit.
@@ -252,7 +252,7 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.held.dec();
+        self.questions.dec();
         if !self.is_answered {
             self.requests.get_or_create(&[("request", self.request), ("answer", "hung_up")]).inc();
         }
