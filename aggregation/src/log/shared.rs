@@ -1,6 +1,6 @@
 //! One log for all who look at it while it grows.
 
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 
 use super::{Book, SignedHead};
 
@@ -30,7 +30,7 @@ impl EnrollmentLog {
     /// The head that rounds are about which are opened now: the last one that enough witnesses signed, where that is waited for.
     /// Where there was none within a day, it is the newest one: devices that demand witnesses refuse it, and the others go on.
     pub fn published(&self) -> Option<SignedHead> {
-        let newest = self.read().head().cloned();
+        let newest = self.look(|book| book.head().cloned());
         let witnessed = self.witnessed.read().unwrap_or_else(PoisonError::into_inner).clone();
         let secs = |head: &SignedHead| head.head().unix_secs;
         match (newest, witnessed) {
@@ -44,10 +44,11 @@ impl EnrollmentLog {
         }
     }
 
-    /// A look at it. Held for no longer than that.
-    pub fn read(&self) -> RwLockReadGuard<'_, Book> {
+    /// A look at it. No guard is given out: who held one and looked a second time, while somebody waited to write between the
+    /// two, would wait for ever.
+    pub fn look<T>(&self, look: impl FnOnce(&Book) -> T) -> T {
         // A book is whole after each of its calls.
-        self.book.read().unwrap_or_else(PoisonError::into_inner)
+        look(&self.book.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// To let it grow.

@@ -110,10 +110,7 @@ impl KeptLog {
     /// Reads all of it. Fails where an entry is missing or the head is not that of the entries. Blocks.
     pub fn open(store: Store, authority: IdentityPublic) -> Result<Self, LogError> {
         let log = Self::read(store, authority, u64::MAX)?;
-        let (size, signed) = {
-            let book = log.log.read();
-            (book.size(), book.head().map(|head| head.head().size))
-        };
+        let (size, signed) = log.log.look(|book| (book.size(), book.head().map(|head| head.head().size)));
         match signed {
             // Each entry has a head of its own.
             Some(signed) if signed < size => Err(BookError::Other { size: signed }.into()),
@@ -193,7 +190,7 @@ impl KeptLog {
     /// The turn to add an entry. Waits for others, who wait for the disk: for threads that may block.
     pub fn turn(&self) -> Turn<'_> {
         let guard = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        Turn { log: &self.log, place: self.log.read().size(), state: TurnState::Fresh, _guard: guard }
+        Turn { log: &self.log, place: self.log.look(Book::size), state: TurnState::Fresh, _guard: guard }
     }
 
     /// Writes that a device was shut out, together with what `write` adds to the batch and makes durable; nothing is written
@@ -222,10 +219,10 @@ impl KeptLog {
     pub fn follow(&self, entries: &[Vec<u8>], head: &str) -> Result<(), FollowError> {
         let _guard = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let head = SignedHead::parse(head, &self.authority)?;
-        if self.log.read().head() == Some(&head) {
+        if self.log.look(|book| book.head() == Some(&head)) {
             return Ok(());
         }
-        let mut book = self.log.read().clone();
+        let mut book = self.log.look(Book::clone);
         let (first, size) = (book.size(), head.head().size);
         if size < first {
             let is_prefix = book.tree().root(size) == Some(head.head().root);
@@ -272,7 +269,7 @@ impl KeptLog {
     /// Blocks.
     pub fn cosigned(&self, head: &SignedHead, is_enough: bool) -> Result<(), LogError> {
         let _guard = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_newest = self.log.read().head().is_some_and(|newest| newest.head() == head.head());
+        let is_newest = self.log.look(|book| book.head().is_some_and(|newest| newest.head() == head.head()));
         let mut batch = Batch::new();
         for (key, _) in [(HEAD, is_newest), (WITNESSED, is_enough)].iter().filter(|(_, so)| *so) {
             batch.put(HEADS, *key, &head.to_string())?;
@@ -297,9 +294,9 @@ impl KeptLog {
         }
         let kept = self.store.get::<String>(HEADS, WITNESSED)?;
         let kept = kept.map(|text| SignedHead::parse(&text, &self.authority)).transpose()?;
-        let newest = self.log.read().head().cloned();
+        let newest = self.log.look(|book| book.head().cloned());
         let is_one = |head: &SignedHead| {
-            let root = self.log.read().tree().root(head.head().size);
+            let root = self.log.look(|book| book.tree().root(head.head().size));
             root == Some(head.head().root) && head.seen_by(witnesses) >= least
         };
         if let Some(head) = newest.into_iter().chain(kept).find(is_one) {
@@ -373,13 +370,13 @@ impl KeptLog {
     /// returns. Blocks.
     pub fn refresh(&self, authority: &IdentityKey, now_unix_secs: u64) -> Result<(), LogError> {
         let _guard = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let signed = self.log.read().head().map(|head| head.head().unix_secs);
+        let signed = self.log.look(|book| book.head().map(|head| head.head().unix_secs));
         // A head from the future was signed by a clock that has been mended: devices refuse it.
         let age = signed.and_then(|secs| now_unix_secs.checked_sub(secs));
         if age.is_some_and(|age| age < HEAD_SECS) {
             return Ok(());
         }
-        let head = self.log.read().next_head(authority, now_unix_secs);
+        let head = self.log.look(|book| book.next_head(authority, now_unix_secs));
         let mut batch = Batch::new();
         batch.put(HEADS, HEAD, &head.to_string())?;
         self.store.commit_blocking(&batch)?;

@@ -135,7 +135,7 @@ impl Witnesses {
         if let Err(error) = kept.go_by(witnesses.least, &witnesses.keys()) {
             tracing::warn!(%error, "the last head that witnesses signed is not known: they are asked again");
         }
-        let newest = kept.log().read().head().cloned();
+        let newest = kept.log().look(|book| book.head().cloned());
         for known in &witnesses.all {
             let at = newest.as_ref().and_then(|head| Some((head.head().size, head.seen_at(&known.witness)?)));
             known.standing().begins(at);
@@ -155,7 +155,10 @@ impl Witnesses {
     /// How the log is, and its witnesses. Blocks.
     pub fn status(&self, kept: &KeptLog, now_unix_secs: u64) -> LogStatus {
         let log = kept.log();
-        let (newest, rounds) = (log.read().head().cloned(), log.published());
+        let young = now_unix_secs.saturating_sub(YOUNG_SECS);
+        let (newest, size, devices, young_devices) =
+            log.look(|book| (book.head().cloned(), book.size(), book.devices(), book.enrolled_since(young)));
+        let rounds = log.published();
         let of = |head: &Option<SignedHead>| {
             head.as_ref().map_or((0, 0), |head| (head.head().size, head.head().unix_secs))
         };
@@ -163,15 +166,15 @@ impl Witnesses {
         let signed = rounds.as_ref().map_or(0, |head| head.seen_by(&self.keys()));
         LogStatus {
             key: self.log.to_string(),
-            size: log.read().size(),
+            size,
             head_unix_secs,
             rounds_size,
             rounds_unix_secs,
             waiting_versions: kept.count_waiting().unwrap_or(0),
             least_witnesses: u32::try_from(self.least).unwrap_or(u32::MAX),
             witnesses: self.all.iter().map(|known| known.standing().status(known.witness.name())).collect(),
-            devices: log.read().devices(),
-            young_devices: log.read().enrolled_since(now_unix_secs.saturating_sub(YOUNG_SECS)),
+            devices,
+            young_devices,
             rounds_witnesses: u32::try_from(signed).unwrap_or(u32::MAX),
         }
     }
@@ -186,7 +189,7 @@ impl Witnesses {
 
     /// Asks those for the newest head who have not signed it, and are due. All are asked for the same one, so that enough sign one.
     async fn ask(self: &Arc<Self>, kept: &Arc<KeptLog>) {
-        let newest = kept.log().read().head().cloned();
+        let newest = kept.log().look(|book| book.head().cloned());
         let Some(mut head) = newest.filter(|head| head.head().size > 0) else { return };
         let now = now_unix_secs();
         let mut asked = JoinSet::new();
@@ -248,7 +251,7 @@ impl Known {
         let size = head.head().size;
         let mut old = self.standing().seen().min(size);
         for _ in 0..2 {
-            let path = kept.log().read().tree().consistency(old, size).unwrap_or_default();
+            let path = kept.log().look(|book| book.tree().consistency(old, size)).unwrap_or_default();
             let body = head.submission(old, &path).into_bytes();
             let question =
                 Question { path: self.path.clone(), kind: "text/plain; charset=utf-8", bearer: None, body };

@@ -23,7 +23,7 @@ fn begin(log: &KeptLog, key: &EnrollmentKey, store: &Store) -> Result<(), LogErr
     for item in store.scan_prefix::<DeviceRecord>(tree::DEVICES, &Key::default())? {
         match item {
             Ok((id, record)) => {
-                let is_in = |device: &[u8; 16]| record.revoked || log.log().read().knows(device);
+                let is_in = |device: &[u8; 16]| record.revoked || log.log().look(|book| book.knows(device));
                 let device = id.as_bytes().first_chunk().filter(|device| !is_in(device));
                 devices.extend(device.map(|device| (record.enrolled_unix_millis, DeviceId(*device))));
             }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use aggregation::log::Book;
 use authority::asking::AskError;
 use hooks::Signed;
 use proto::admin::LogStatus;
@@ -90,12 +91,12 @@ impl Registry {
     /// and said once and where the coordinator's state is asked for.
     async fn follow_log(self: Arc<Self>) -> Result<(), String> {
         let Some(authority) = self.enroller.apart() else { return Ok(()) };
-        let known = self.log.log().read().size();
+        let known = self.log.log().look(Book::size);
         let (entries, head) = authority.log_behind(known).await.map_err(|error| error.to_string())?;
         let own = Arc::clone(&self);
         let followed = spawn_blocking(move || {
             // Another call may have been quicker: then it is read on next time.
-            if own.log.log().read().size() == known { own.log.follow(&entries, &head) } else { Ok(()) }
+            if own.log.log().look(Book::size) == known { own.log.follow(&entries, &head) } else { Ok(()) }
         });
         let refused = match followed.await.map_err(|error| error.to_string())? {
             Ok(()) => None,

@@ -1,5 +1,5 @@
 use aggregation::IdentityKey;
-use aggregation::log::Leaf;
+use aggregation::log::{Book, Leaf};
 
 use super::*;
 
@@ -61,10 +61,10 @@ fn a_log_that_is_forgotten_is_read_anew_and_who_was_shut_out_is_told_once_more()
         assert_eq!(store.get::<bool>(elsewhere::UNREPORTED, [1; 16]).unwrap(), None);
     }
     let again = copy(&state_dir);
-    let part = restored.part(again.log().read().size()).unwrap();
+    let part = restored.part(again.log().look(Book::size)).unwrap();
     again.follow(&part.entries, &part.head).unwrap();
     drop(again);
-    assert_eq!(copy(&state_dir).log().read().size(), 4);
+    assert_eq!(copy(&state_dir).log().look(Book::size), 4);
     assert!(check(&state_dir).unwrap().faults.is_empty());
 }
 
@@ -74,7 +74,7 @@ fn a_coordinator_that_keeps_the_log_itself_forgets_nothing() {
     drop(authority(&root.path().join(STORE), &[1]));
     let error = forget_log(root.path()).unwrap_err();
     assert!(matches!(error, ForgetError::Own(_)), "{error}");
-    assert_eq!(copy(root.path()).log().read().size(), 1);
+    assert_eq!(copy(root.path()).log().look(Book::size), 1);
 }
 
 /// The judgment is that of a start.
@@ -98,7 +98,7 @@ fn entries_beyond_the_head_are_a_fault_of_a_log_and_none_of_a_copy() {
     change(&|batch| {
         batch.put(enroller::TREE, enroller::KEY, &Digest([1; 32])).unwrap();
     });
-    assert_eq!(copy(root.path()).log().read().size(), 1);
+    assert_eq!(copy(root.path()).log().look(Book::size), 1);
     assert_eq!(check(root.path()).unwrap().faults, Vec::<String>::new());
 }
 

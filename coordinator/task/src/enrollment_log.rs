@@ -27,19 +27,19 @@ impl RoundLog {
     pub(crate) fn offer(&self, seen: u64) -> LogOffer {
         let size = self.head.head().size;
         let published = self.log.published().filter(|now| now.head() == self.head.head());
-        let consistency = self.log.read().tree().consistency(size.min(seen), size.max(seen));
+        let consistency = self.log.look(|book| book.tree().consistency(size.min(seen), size.max(seen)));
         let head = published.as_ref().unwrap_or(&self.head).to_string();
         LogOffer { head, consistency: consistency.unwrap_or_default() }
     }
 
     /// Whether a credential is a leaf below the head.
     pub(crate) fn has(&self, credential: &Credential) -> bool {
-        self.log.read().has(credential, self.head.head())
+        self.log.look(|book| book.has(credential, self.head.head()))
     }
 
     /// What shows that all these are below the head; they are, if [`RoundLog::has`] said so of each.
     pub(crate) fn list(&self, entries: &[Advertisement]) -> Vec<TreeHash> {
-        self.log.read().list(entries, self.head.head()).unwrap_or_default()
+        self.log.look(|book| book.list(entries, self.head.head())).unwrap_or_default()
     }
 }
 

@@ -82,10 +82,11 @@ fn offering(post: &mut Post<'_>, shown: impl Fn(u64) -> Option<LogOffer>) -> Ans
 }
 
 fn shown(log: &EnrollmentLog, seen: u64) -> LogOffer {
-    let book = log.read();
-    let size = book.head().unwrap().head().size;
-    let consistency = book.tree().consistency(size.min(seen), size.max(seen)).unwrap_or_default();
-    LogOffer { head: book.head().unwrap().to_string(), consistency }
+    log.look(|book| {
+        let size = book.head().unwrap().head().size;
+        let consistency = book.tree().consistency(size.min(seen), size.max(seen)).unwrap_or_default();
+        LogOffer { head: book.head().unwrap().to_string(), consistency }
+    })
 }
 
 #[test]
@@ -185,7 +186,7 @@ fn a_burst_of_three_hundred_fresh_devices_ends_the_rounds_of_who_limits_them() {
 /// Puts an advertisement of a device that nobody has in the place of device 5's, in what every device is given.
 fn with_invented(world: &mut World, leaf: u64, enrolled_unix_secs: u64) {
     let (plan, published) = (plan(DEVICES, 4), world.coordinator.task.published());
-    let head = *world.coordinator.enrolled.as_ref().unwrap().read().head().unwrap().head();
+    let head = world.coordinator.enrolled.as_ref().unwrap().look(|book| *book.head().unwrap().head());
     let session = Cell::new(None);
     world.run(|post| {
         let mut answer = post.pass();

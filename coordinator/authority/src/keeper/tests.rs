@@ -236,7 +236,7 @@ fn a_full_disk_stops_no_start_and_a_head_is_signed_when_there_is_room() {
     let folder = tempfile::tempdir().unwrap();
     let keeper = keeper(folder.path());
     keeper.refresh_head(NOW).unwrap();
-    let signed = || keeper.log().log().read().head().map(|head| head.head().unix_secs);
+    let signed = || keeper.log().log().look(|book| book.head().map(|head| head.head().unix_secs));
     keeper.store.set_free_space_floor(u64::MAX);
     keeper.refresh_head_if_room(NOW + 3600).unwrap();
     assert_eq!(signed(), Some(NOW));

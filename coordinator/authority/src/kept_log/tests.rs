@@ -1,5 +1,5 @@
 use aggregation::IdentityPublic;
-use aggregation::log::check_consistency;
+use aggregation::log::{Book, check_consistency};
 
 use super::*;
 
@@ -29,10 +29,10 @@ fn add(log: &KeptLog, store: &Store, leaf: &Leaf) {
 }
 
 fn root(log: &KeptLog) -> (u64, [u8; 32], u64) {
-    let log = log.log();
-    let book = log.read();
-    let head = book.head().unwrap().head();
-    (head.size, head.root, head.devices)
+    log.log().look(|book| {
+        let head = book.head().unwrap().head();
+        (head.size, head.root, head.devices)
+    })
 }
 
 #[test]
@@ -68,7 +68,7 @@ fn what_was_not_kept_is_not_there_and_the_next_takes_its_place() {
     drop(turn);
     let nothing = log.revoke(DeviceId([2; 16]), &key(), NOW, |_| Ok::<_, StoreError>(false));
     assert!(!nothing.unwrap());
-    assert_eq!((root(&log), log.log().read().size()), (before, 1));
+    assert_eq!((root(&log), log.log().look(Book::size)), (before, 1));
     add(&log, &store, &leaf(2));
     assert_eq!(root(&KeptLog::open(store, key().public()).unwrap()), root(&log));
 }
@@ -78,7 +78,7 @@ fn a_head_is_signed_anew_before_it_is_a_day_old_and_not_all_the_time() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path()).unwrap();
     let log = KeptLog::open(store.clone(), key().public()).unwrap();
-    let signed = || log.log().read().head().map(|head| head.head().unix_secs);
+    let signed = || log.log().look(|book| book.head().map(|head| head.head().unix_secs));
     log.refresh(&key(), NOW).unwrap();
     log.refresh(&key(), NOW + HEAD_SECS - 1).unwrap();
     assert_eq!(signed(), Some(NOW));
@@ -91,7 +91,7 @@ fn a_head_from_the_future_is_signed_anew_by_the_right_clock() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path()).unwrap();
     let log = KeptLog::open(store.clone(), key().public()).unwrap();
-    let signed = || log.log().read().head().map(|head| head.head().unix_secs);
+    let signed = || log.log().look(|book| book.head().map(|head| head.head().unix_secs));
     log.refresh(&key(), NOW + 400 * 24 * 3600).unwrap();
     log.refresh(&key(), NOW).unwrap();
     assert_eq!(signed(), Some(NOW));
@@ -117,7 +117,7 @@ fn a_log_that_went_back_or_took_another_branch_is_refused_until_it_is_taken_anew
     copy.follow(&all.entries, &all.head).unwrap();
     let whole = root(&copy);
     let follow = |copy: &KeptLog| {
-        let part = restored.part(copy.log().read().size()).unwrap();
+        let part = restored.part(copy.log().look(Book::size)).unwrap();
         copy.follow(&part.entries, &part.head)
     };
     let mut refused = Vec::new();
@@ -192,7 +192,7 @@ fn a_log_goes_on_from_each_of_its_heads() {
     }
     let last = root(&log);
     for (size, root, _) in heads {
-        let path = log.log().read().tree().consistency(size, last.0).unwrap();
+        let path = log.log().look(|book| book.tree().consistency(size, last.0)).unwrap();
         check_consistency((size, &root), (last.0, &last.1), &path).unwrap();
     }
 }
@@ -208,7 +208,7 @@ fn a_copy_follows_and_goes_on_after_a_break() {
     let theirs = Store::open(elsewhere.path()).unwrap();
     let copy = KeptLog::open_copy(theirs.clone(), key().public()).unwrap();
     let follow = |copy: &KeptLog| {
-        let part = log.part(copy.log().read().size()).unwrap();
+        let part = log.part(copy.log().look(Book::size)).unwrap();
         copy.follow(&part.entries, &part.head)
     };
     follow(&copy).unwrap();
@@ -233,7 +233,7 @@ fn a_copy_follows_and_goes_on_after_a_break() {
     assert!(matches!(other, FollowError::OtherBranch { size: 5, here: 4 }), "{other}");
     let short = copy.follow(&[], &newer.head).unwrap_err();
     assert!(matches!(short, FollowError::Incomplete { size: 5, have: 4 }), "{short}");
-    let signed = log.log().read().next_head(&IdentityKey::from_seed(&[2; 32]), NOW).to_string();
+    let signed = log.log().look(|book| book.next_head(&IdentityKey::from_seed(&[2; 32]), NOW)).to_string();
     assert!(matches!(copy.follow(&newer.entries, &signed), Err(FollowError::Head(HeadError::OtherLog))));
     assert_eq!(root(&copy).0, 4);
 }

@@ -46,7 +46,7 @@ impl Log {
     }
 
     fn head(&self) -> SignedHead {
-        self.kept.log().read().head().cloned().unwrap()
+        self.kept.log().look(|book| book.head().cloned()).unwrap()
     }
 
     fn again(self) -> Self {
@@ -303,7 +303,7 @@ async fn what_is_sent_is_what_the_protocol_says() {
     let seen = seen.lock().unwrap();
     let [asked] = seen.as_slice() else { panic!("{seen:?}") };
     assert_eq!((&asked.method, asked.path.as_str()), (&Method::POST, "/prefix/add-checkpoint"));
-    let path = log.kept.log().read().tree().consistency(1, 2).unwrap();
+    let path = log.kept.log().look(|book| book.tree().consistency(1, 2)).unwrap();
     assert_eq!(asked.body, log.head().submission(1, &path).into_bytes());
     assert!(troubles(&asking, &log)["stranger2"].contains("does not know this log"));
 }
@@ -325,4 +325,31 @@ fn what_does_not_go_together_is_refused_by_its_key() {
     assert!(refused(&[slow], 0).contains("witness.timeout_secs"));
     assert!(refused(&[with_ca("/c"), with_ca("/c")], 0).contains("witness.key"));
     assert!(refused(&[with_ca("/c")], 2).contains("least_witnesses"));
+}
+
+/// Who looks at a log twice at a time, while somebody waits to write between the two, would wait for ever.
+#[test]
+fn a_log_grows_and_is_looked_at_at_the_same_time() {
+    let log = Log::new();
+    log.add(1);
+    let (asking, kept) =
+        (witnesses(&log, &[keys(&stranger(2), "http://127.0.0.1:1")], 0), Arc::clone(&log.kept));
+    let (done, is_done) = std::sync::mpsc::channel();
+    let writes = std::thread::spawn(move || {
+        while is_done.try_recv().is_err() {
+            drop(kept.log().write());
+        }
+    });
+    let (tell, told) = std::sync::mpsc::channel();
+    let kept = Arc::clone(&log.kept);
+    std::thread::spawn(move || {
+        let began = std::time::Instant::now();
+        while began.elapsed() < Duration::from_secs(2) {
+            assert_eq!(asking.status(&kept, NOW).size, 1);
+        }
+        tell.send(()).unwrap();
+    });
+    told.recv_timeout(Duration::from_secs(60)).unwrap();
+    done.send(()).unwrap();
+    writes.join().unwrap();
 }
