@@ -1,16 +1,21 @@
 //! Each check notices when the thing that it is for is broken: a disk that lies, a device or a coordinator that does what it
 //! must not, told to the same watch in a world in which nothing else goes wrong.
 
-use proto::message::{Rejection, Reply, Request};
-use sim::world::{Disk, Fate, Observer, Party, Record, World};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use proto::message::{Reply, Request};
+use sim::world::{Disk, Fate, Party, Record};
 use task::TaskEffect;
 
 use super::liar::Lie;
 use super::setting::{OneHot, Setting};
+use super::tells::{Does, told};
+use super::watch::Tally;
 use super::weather::Weather;
 
 /// The first world of so many rounds a version that has some devices and makes some versions.
-fn calm_of(rounds: u32) -> Setting {
+pub(crate) fn calm_of(rounds: u32) -> Setting {
     let mut all = (0..).map(|seed| Setting::with(seed, Weather::calm()));
     let some = all.find(|setting| {
         let round = &setting.plan.round;
@@ -19,7 +24,7 @@ fn calm_of(rounds: u32) -> Setting {
     some.unwrap()
 }
 
-fn calm() -> Setting {
+pub(crate) fn calm() -> Setting {
     calm_of(1)
 }
 
@@ -74,6 +79,12 @@ fn a_device_that_is_lost_from_a_sum_is_found() {
     Setting { trainer: OneHot { times: 0.0 }, ..calm() }.play();
 }
 
+#[test]
+#[should_panic(expected = "version 1 is no sum of its devices' updates")]
+fn half_an_update_in_a_sum_is_found() {
+    Setting { trainer: OneHot { times: 0.5 }, ..calm() }.play();
+}
+
 /// A disk that says that it has kept this.
 #[derive(Debug)]
 struct Loses(Record);
@@ -95,15 +106,39 @@ fn an_input_without_a_charge_is_found() {
 }
 
 #[test]
-#[should_panic(expected = "before that is in its ledger")]
-fn a_signature_that_is_not_in_the_ledger_is_found() {
+#[should_panic(expected = "says with whom it masked in round 1 before that is in its ledger")]
+fn a_signature_over_the_sharers_that_is_not_in_the_ledger_is_found() {
     loses(Record::Signature);
 }
 
+/// The same where the whole of the input was not noticed.
 #[test]
-#[should_panic(expected = "before that is in its ledger")]
+#[should_panic(expected = "signs in round 1 before that is in its ledger")]
+fn a_signature_over_the_transcript_that_is_not_in_the_ledger_is_found() {
+    let unheard = |what: Does<'_>| {
+        if let Does::Asks(_, requests) = what {
+            requests.retain(|request| !matches!(request, Request::MaskedDone { .. }));
+        }
+    };
+    Setting { disk: Box::new(Loses(Record::Signature)), ..told(calm(), unheard) }.play();
+}
+
+#[test]
+#[should_panic(expected = "answers in round 1 before that is in its ledger")]
 fn an_answer_that_is_not_in_the_ledger_is_found() {
     loses(Record::Answer);
+}
+
+/// Its inputs are not noticed, and so not that they have no charge: what the sum says is left.
+#[test]
+#[should_panic(expected = "was charged 0 times and is in 1 sums")]
+fn a_device_in_more_sums_than_it_was_charged_for_is_found() {
+    let unheard = |what: Does<'_>| {
+        if let Does::Asks(_, requests) = what {
+            requests.retain(|request| request.session().is_none());
+        }
+    };
+    Setting { disk: Box::new(Loses(Record::Charge)), ..told(calm(), unheard) }.play();
 }
 
 /// A coordinator whose disk loses what it decides from some write on, and which dies then.
@@ -123,15 +158,53 @@ impl Disk for Forgets {
     }
 }
 
+/// What was found.
+fn found(setting: Setting) -> Option<String> {
+    let came = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| setting.play()));
+    let text = came.err()?;
+    Some(text.downcast::<String>().map_or_else(|_| "no text".to_owned(), |text| *text))
+}
+
 #[test]
 fn a_coordinator_that_forgets_what_it_said_is_found() {
     // Whichever write is the first that is lost.
-    let found = (1..6).filter(|from| {
-        let forgets = Forgets { from: *from, dies: from + 6 };
-        let play = || Setting { disk: Box::new(forgets), ..calm() }.play();
-        std::panic::catch_unwind(std::panic::AssertUnwindSafe(play)).is_err()
+    for from in 1..6 {
+        let text = found(Setting { disk: Box::new(Forgets { from, dies: from + 6 }), ..calm() });
+        assert!(text.is_some(), "nothing was found of a coordinator that forgets from write {from} on");
+    }
+}
+
+/// It says that it has written whom it counts, and has not.
+#[test]
+#[should_panic(expected = "the coordinator counts 0 times for device")]
+fn a_coordinator_that_does_not_keep_whom_it_counted_is_found() {
+    Setting { disk: Box::new(Forgets { from: 1, dies: u32::MAX }), ..calm() }.play();
+}
+
+/// A coordinator whose disk loses this write alone.
+#[derive(Debug)]
+struct LosesOne(u32);
+
+impl Disk for LosesOne {
+    fn writes(&self, who: Party, _: Record, number: u32) -> Fate {
+        if who == Party::Coordinator && number == self.0 { Fate::Lies } else { Fate::Kept }
+    }
+}
+
+#[test]
+#[should_panic(expected = "a version is lost, or there twice")]
+fn a_last_version_that_its_coordinator_does_not_keep_is_found() {
+    let (mut writes, last) = (0, Arc::new(AtomicU32::new(0)));
+    let newest = Arc::clone(&last);
+    does(move |what| {
+        if let Does::Decides(effects) = what {
+            writes += 1;
+            if effects.iter().any(|effect| matches!(effect, TaskEffect::Commit { .. })) {
+                newest.store(writes, Ordering::Relaxed);
+            }
+        }
     });
-    assert_eq!(found.collect::<Vec<u32>>(), [1, 2, 3, 4, 5]);
+    Setting { disk: Box::new(LosesOne(last.load(Ordering::Relaxed))), ..calm() }.play();
 }
 
 #[test]
@@ -151,71 +224,53 @@ fn a_charge_that_is_too_small_is_found() {
 }
 
 #[test]
-#[should_panic(expected = "of the planned noise")]
+#[should_panic(expected = "version 1 has 0.1")]
 fn noise_that_is_too_little_is_found() {
     let setting = calm();
     setting.seen.lock().unwrap().device_variance *= 9.0;
     setting.play();
 }
 
-/// Tells the watch something else than what was.
-struct Tells<F> {
-    watch: Box<dyn Observer>,
-    other: F,
+#[test]
+#[should_panic(expected = "devices add too little noise to 1 sums")]
+fn devices_that_add_less_noise_than_is_planned_are_found() {
+    let setting = calm();
+    setting.seen.lock().unwrap().device_variance /= 9.0;
+    setting.play();
 }
 
-impl<F> std::fmt::Debug for Tells<F> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Tells")
+/// A tenth less, which no version alone shows.
+#[test]
+#[should_panic(expected = "of the planned noise of all sums")]
+fn noise_of_all_sums_that_is_too_little_is_found() {
+    let mut all = Tally::default();
+    for seed in 1..9 {
+        let setting = Setting::with(seed, Weather::calm());
+        setting.seen.lock().unwrap().device_variance /= 0.9;
+        all.add(&setting.play());
     }
-}
-
-/// What a device or the coordinator does, in place of what it should.
-enum Does<'a> {
-    Asks(&'a mut Request),
-    Decides(&'a mut Vec<TaskEffect>),
-    Answers(&'a mut Result<Reply, Rejection>),
-}
-
-impl<F: FnMut(Does<'_>) + Send + Sync> Observer for Tells<F> {
-    fn asks(&mut self, world: &World, device: usize, request: &Request) {
-        let mut request = request.clone();
-        (self.other)(Does::Asks(&mut request));
-        self.watch.asks(world, device, &request);
-    }
-
-    fn answers(&mut self, world: &World, device: usize, answer: &Result<Reply, Rejection>) {
-        let mut answer = answer.clone();
-        (self.other)(Does::Answers(&mut answer));
-        self.watch.answers(world, device, &answer);
-    }
-
-    fn decides(&mut self, world: &World, effects: &[TaskEffect]) {
-        let mut effects = effects.to_vec();
-        (self.other)(Does::Decides(&mut effects));
-        self.watch.decides(world, &effects);
-    }
-
-    fn starts(&mut self, world: &World, device: usize) {
-        self.watch.starts(world, device);
-    }
+    all.has_its_noise();
 }
 
 /// Somebody does something else.
 fn does(other: impl FnMut(Does<'_>) + Send + Sync + 'static) {
-    does_in(calm(), other);
+    told(calm(), other).play();
 }
 
-fn does_in(setting: Setting, other: impl FnMut(Does<'_>) + Send + Sync + 'static) {
-    Setting { observer: Box::new(Tells { watch: setting.observer, other }), ..setting }.play();
+/// The same, in a world in which a version is of two rounds.
+fn does_in_two(other: impl FnMut(Does<'_>) + Send + Sync + 'static) {
+    told(calm_of(2), other).play();
 }
 
+/// A device answers with the other kind of share than a device before it.
 #[test]
-#[should_panic(expected = "both kinds of share")]
+#[should_panic(expected = "both kinds of share of place")]
 fn both_kinds_of_share_of_one_device_are_found() {
     let mut answers = 0;
     does(move |what| {
-        if let Does::Asks(Request::Unmask { shares, .. }) = what {
+        if let Does::Asks(_, requests) = what
+            && let [Request::Unmask { shares, .. }] = requests.as_mut_slice()
+        {
             answers += 1;
             if answers == 2 {
                 let both = shares.self_mask.pop().unwrap();
@@ -225,37 +280,59 @@ fn both_kinds_of_share_of_one_device_are_found() {
     });
 }
 
-/// Says everything that is signed a second time, with another signature.
-#[derive(Debug)]
-struct SignsTwice(Box<dyn Observer>);
-
-impl Observer for SignsTwice {
-    fn asks(&mut self, world: &World, device: usize, request: &Request) {
-        self.0.asks(world, device, request);
-        if let Request::Agree { session, mut signature } = *request {
-            signature.0[0] ^= 1;
-            self.0.asks(world, device, &Request::Agree { session, signature });
-        }
-    }
-
-    fn answers(&mut self, world: &World, device: usize, answer: &Result<Reply, Rejection>) {
-        self.0.answers(world, device, answer);
-    }
-
-    fn decides(&mut self, world: &World, effects: &[TaskEffect]) {
-        self.0.decides(world, effects);
-    }
-
-    fn starts(&mut self, world: &World, device: usize) {
-        self.0.starts(world, device);
-    }
-}
-
+/// Everything that is signed is said a second time, with another signature.
 #[test]
 #[should_panic(expected = "two contents of one `agree`")]
 fn a_device_that_signs_two_things_in_one_round_is_found() {
-    let setting = calm();
-    Setting { observer: Box::new(SignsTwice(setting.observer)), ..setting }.play();
+    does(|what| {
+        if let Does::Asks(_, requests) = what
+            && let [Request::Agree { session, mut signature }] = *requests.as_slice()
+        {
+            signature.0[0] ^= 1;
+            requests.push(Request::Agree { session, signature });
+        }
+    });
+}
+
+/// What the ledger's two lists are for: that there is one of each in a round.
+#[test]
+#[should_panic(expected = "a device signed or answered twice in a round")]
+fn a_second_signature_in_the_ledger_is_found() {
+    calm().play_and(|world| world.nodes[0].signatures.extend_from_within(..1));
+}
+
+#[test]
+#[should_panic(expected = "a device signed or answered twice in a round")]
+fn a_second_answer_in_the_ledger_is_found() {
+    calm().play_and(|world| world.nodes[0].answers.extend_from_within(..1));
+}
+
+#[test]
+#[should_panic(expected = "speaks of a round that it was not offered")]
+fn a_round_of_which_a_device_was_not_offered_a_place_is_found() {
+    does(|what| {
+        if let Does::Answers(Ok(Reply::Offer { session, .. })) = what {
+            session.0[0] ^= 1;
+        }
+    });
+}
+
+/// A device speaks in a round of its own, with the keys of another.
+#[test]
+#[should_panic(expected = "goes to another session than the keys")]
+fn keys_that_are_used_in_two_rounds_are_found() {
+    let mut first = None;
+    does(move |what| {
+        if let Does::Asks(device, requests) = what {
+            match (requests.as_mut_slice(), first) {
+                ([Request::Advertise { session, .. }], None) => first = Some((device, *session)),
+                ([Request::ShareKeys { session, .. }], Some((other, earlier))) if other == device => {
+                    *session = earlier;
+                }
+                _ => {}
+            }
+        }
+    });
 }
 
 #[test]
@@ -266,6 +343,20 @@ fn a_sum_of_one_alone_is_found() {
             for effect in effects {
                 if let TaskEffect::FixSurvivors { survivors, .. } = effect {
                     survivors.truncate(1);
+                }
+            }
+        }
+    });
+}
+
+#[test]
+#[should_panic(expected = "a sum of 2 devices may be opened")]
+fn a_sum_of_fewer_than_the_report_goal_is_found() {
+    does(|what| {
+        if let Does::Decides(effects) = what {
+            for effect in effects {
+                if let TaskEffect::FixSurvivors { survivors, .. } = effect {
+                    survivors.truncate(2);
                 }
             }
         }
@@ -380,7 +471,7 @@ fn a_round_s_number_that_is_given_twice_is_found() {
 #[test]
 #[should_panic(expected = "a sum of the version was lost")]
 fn one_of_several_sums_that_is_lost_is_found() {
-    does_in(calm_of(2), |what| {
+    does_in_two(|what| {
         if let Does::Decides(effects) = what {
             effects.retain(|effect| !matches!(effect, TaskEffect::Gathered { .. }));
         }
@@ -390,7 +481,7 @@ fn one_of_several_sums_that_is_lost_is_found() {
 #[test]
 #[should_panic(expected = "ended twice")]
 fn one_of_several_sums_that_is_there_twice_is_found() {
-    does_in(calm_of(2), |what| {
+    does_in_two(|what| {
         if let Does::Decides(effects) = what
             && let Some(at) = effects.iter().position(|effect| matches!(effect, TaskEffect::Gathered { .. }))
         {
@@ -403,7 +494,7 @@ fn one_of_several_sums_that_is_there_twice_is_found() {
 #[should_panic(expected = "is in two sums of one version")]
 fn a_device_in_two_sums_of_one_version_is_found() {
     let mut first = None;
-    does_in(calm_of(2), move |what| {
+    does_in_two(move |what| {
         let Does::Decides(effects) = what else { return };
         for effect in effects {
             match effect {

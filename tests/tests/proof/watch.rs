@@ -81,6 +81,16 @@ impl Tally {
         self.lies += other.lies;
     }
 
+    /// By the noise of all sums together, for a device of some that adds none: what no sum alone shows.
+    pub(crate) fn has_its_noise(&self) {
+        let ratio = self.noise / self.planned_noise;
+        let error = (2.0 / self.planned_noise).sqrt();
+        assert!(
+            ratio > 1.0 - 6.0 * error,
+            "{ratio:.5} of the planned noise of all sums, give or take {error:.5}"
+        );
+    }
+
     /// How often each kind of thing went wrong.
     pub(crate) fn faults(&self) -> [(&'static str, u64); 10] {
         [
@@ -225,7 +235,7 @@ impl Seen {
                     if matches!(request, Request::MaskedDone { .. }) {
                         self.tally.inputs += u64::from(self.inputs.insert((device, session)));
                         let signed = signed.unwrap_or_else(|| {
-                            panic!("device {device} signs in round {round} before that is in its ledger")
+                            panic!("device {device} says with whom it masked in round {round} before that is in its ledger")
                         });
                         book.signed(signed);
                     }
