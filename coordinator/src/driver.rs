@@ -199,24 +199,27 @@ impl Driver {
         came: impl Fn(&T, &T) -> bool,
     ) -> Result<Reply, Rejection> {
         let (awaits, name) = (Awaits::of(&request), request.name());
-        loop {
+        let mut held = None;
+        let answer = loop {
             // From before the answer, so that nothing is missed that comes right after it.
             let before = watched.borrow_and_update().clone();
             let asked = Instant::now();
             let answer = self.decided(device, request.clone()).await;
             if !answer.as_ref().is_ok_and(|answer| waits_for_others(awaits, answer)) {
-                self.is_given(device, name, &answer);
-                return answer;
+                break answer;
             }
-            let _held = self.metrics().holds();
+            held.get_or_insert_with(|| self.metrics().holds(name));
             let comes = watched.wait_for(|now| came(&before, now));
             if timeout_at(until, comes).await.is_err() {
                 let held_millis = u64::try_from(asked.elapsed().as_millis()).unwrap_or(u64::MAX);
-                let answer = answer.map(|answer| awaits.after(answer, held_millis));
-                self.is_given(device, name, &answer);
-                return answer;
+                break answer.map(|answer| awaits.after(answer, held_millis));
             }
+        };
+        if let Some(held) = held {
+            held.ends();
         }
+        self.is_given(device, name, &answer);
+        answer
     }
 
     /// A part of an artefact that belongs to a task. What the server optimiser carries on does not.

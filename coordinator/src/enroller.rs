@@ -259,7 +259,7 @@ impl Apart {
     /// Tells the authority that a device was revoked here. One that the authority does not know needs no telling.
     pub(crate) async fn report(&self, device: DeviceId) -> Result<(), AskError> {
         match self.link.ask(AuthorityRequest::ReportRevoked(device)).await {
-            Ok(AuthorityReply::Done) | Err(AskError::Rejected(Rejection::Unacceptable { .. })) => Ok(()),
+            Ok(AuthorityReply::Done) => Ok(()),
             Ok(_) => Err(AskError::Unexpected),
             Err(error) => Err(error),
         }

@@ -1,14 +1,13 @@
 //! Who may connect: tokens, enrolment, renewal and revocation.
 #![expect(clippy::disallowed_methods, reason = "IO shell: an enrollment goes on when its caller has gone")]
 
-use aggregation::{Credential, IdentityPublic, Logged};
+use aggregation::IdentityPublic;
 use authority::witnesses::Witnesses;
 use hooks::Signed;
 use shell::store::{Batch, Store, StoreError};
 use std::sync::Arc;
 
 use proto::admin::DeviceStatus;
-use proto::authority::Issued;
 use proto::convert::{Enrolled, Enrollment, Renewal};
 use proto::ids::{DeviceId, Timestamp};
 use proto::message::{LogPart, Rejection};
@@ -20,13 +19,13 @@ use tokio::task::spawn_blocking;
 use crate::audit::{Audit, AuditError, What, Who, With};
 use crate::driver::Driver;
 use crate::enroller::Enroller;
-use crate::kept_log::{KeptLog, LogError, Turn};
+use crate::kept_log::{KeptLog, LogError};
 use crate::last_seen::LastSeen;
 use crate::operators::Operators;
 use crate::outside::Hooks;
 use crate::peer::Peer;
 pub use crate::pki::CLOCK_SLACK_SECS;
-use crate::pki::{Authority, EnrollmentKey, PkiError, Validity};
+use crate::pki::{Authority, PkiError};
 use crate::records::{self, AttestedRecord, DeviceRecord};
 use crate::revocations::{Revocations, Revoked};
 use crate::tokens::{self, NewToken, TokenError, TokenRefusal, Use};
@@ -37,6 +36,7 @@ pub(crate) mod elsewhere;
 pub(crate) mod keeping;
 mod listing;
 mod operators;
+mod vouching;
 
 /// A device is given no further certificate so soon after its last renewal, in seconds: each is a write.
 const RENEWAL_PAUSE_SECS: u64 = 60;
@@ -151,7 +151,7 @@ impl Registry {
         let stated = stated.and_then(|record| Some((record.place?, record)));
         let (place, record) = stated.ok_or_else(|| refused_token(&TokenRefusal::Redeemed.into()))?;
         let of = (record.enrolled_unix_millis, record.label.as_str());
-        let logged = logged(self.key()?, place, of, record.attested.as_ref());
+        let logged = self.logged(place, of, record.attested.as_ref())?;
         let request = (&*enrollment.certificate_request_pem, signed);
         let until = (now, record.expires_unix_secs);
         let again = self.vouch_until(device, request, (enrollment.identity, logged), until)?;
@@ -172,7 +172,7 @@ impl Registry {
         self.begun()?;
         let mut turn = self.log.turn();
         let first = earlier.as_ref().map_or(now.0, |earlier| earlier.enrolled_unix_millis);
-        let logged = logged(self.key()?, turn.place(), (first, &label), attested.as_ref());
+        let logged = self.logged(turn.place(), (first, &label), attested.as_ref())?;
         let enrolled = self.vouch(device, (request, signed), (enrollment.identity, logged), now)?;
         let expires_unix_secs = enrolled.credential.expires_unix_secs;
         // A device that comes again enrolled when it came first.
@@ -270,7 +270,7 @@ impl Registry {
         self.begun()?;
         let mut turn = self.log.turn();
         let of = (record.enrolled_unix_millis, record.label.as_str());
-        let logged = logged(self.key()?, turn.place(), of, record.attested.as_ref());
+        let logged = self.logged(turn.place(), of, record.attested.as_ref())?;
         let request = &renewal.certificate_request_pem;
         let renewed = self.vouch(device, (request, signed), (identity, logged), now)?;
         let next = DeviceRecord {
@@ -291,71 +291,6 @@ impl Registry {
         Ok(Enrolled { label: record.label.clone(), ..renewed })
     }
 
-    /// From when to when a device's certificate lasts that is made now.
-    fn devices_validity(&self, now: Timestamp) -> Validity {
-        Validity {
-            not_before_unix_secs: now.as_secs().saturating_sub(CLOCK_SLACK_SECS),
-            not_after_unix_secs: now.as_secs() + self.device_secs,
-        }
-    }
-
-    /// The certificate and the credential that a device is given now: the certificate that was signed elsewhere, or one of
-    /// the coordinator's own authority. Both end together.
-    fn vouch(
-        &self,
-        device: DeviceId,
-        (certificate_request_pem, signed): (&str, Option<Signed>),
-        (identity, logged): (IdentityPublic, Logged),
-        now: Timestamp,
-    ) -> Result<Enrolled, Rejection> {
-        let ends = signed.as_ref().map_or(u64::MAX, |signed| signed.not_after_unix_secs);
-        let until = (now, self.devices_validity(now).not_after_unix_secs.min(ends));
-        self.vouch_until(device, (certificate_request_pem, signed), (identity, logged), until)
-    }
-
-    /// The same for as long as is said.
-    fn vouch_until(
-        &self,
-        device: DeviceId,
-        (certificate_request_pem, signed): (&str, Option<Signed>),
-        (identity, logged): (IdentityPublic, Logged),
-        (now, expires_unix_secs): (Timestamp, u64),
-    ) -> Result<Enrolled, Rejection> {
-        let credential = self.key()?.issue(device.0, identity, expires_unix_secs, logged);
-        let (issued_unix_secs, label, attested) = (now.as_secs(), String::new(), None);
-        let issued = Issued { credential, issued_unix_secs, label, attested };
-        self.certified((certificate_request_pem, signed), &issued, now)
-    }
-
-    /// The certificate that goes with what was stated of a device: the one that was signed elsewhere, or one of the
-    /// coordinator's own authority, which lasts as long.
-    fn certified(
-        &self,
-        (certificate_request_pem, signed): (&str, Option<Signed>),
-        issued: &Issued,
-        now: Timestamp,
-    ) -> Result<Enrolled, Rejection> {
-        let Issued { credential, issued_unix_secs, label, attested: _ } = issued.clone();
-        let device = DeviceId(credential.device);
-        let certificate_pem = if let Some(signed) = signed {
-            signed.chain_pem
-        } else {
-            let not_after_unix_secs = credential.expires_unix_secs;
-            let validity = Validity { not_after_unix_secs, ..self.devices_validity(now) };
-            let rng = SystemRandom::new();
-            let signed = self.authority.sign_device_pem(certificate_request_pem, &device.0, validity, &rng);
-            signed.map_err(certificate)?
-        };
-        let (authority, publisher) = (self.public(), self.enroller.publisher());
-        Ok(Enrolled { device, certificate_pem, credential, authority, issued_unix_secs, label, publisher })
-    }
-
-    /// The enrollment key, which is here unless an authority apart has it.
-    fn key(&self) -> Result<&EnrollmentKey, Rejection> {
-        let elsewhere = || Rejection::Unavailable("the enrollment key is not here".to_owned());
-        self.enroller.here().ok_or_else(elsewhere)
-    }
-
     /// Sees that the devices from before there was a log are in it before anything later is, where the log is kept here. Blocks.
     fn begun(&self) -> Result<(), Rejection> {
         let Some(key) = self.enroller.here() else { return Ok(()) };
@@ -363,19 +298,6 @@ impl Registry {
             LogError::Store(error) => self.store(error),
             error @ (LogError::Entry { .. } | LogError::Head(_) | LogError::Book(_)) => unavailable(&error),
         })
-    }
-
-    /// Adds the leaf of a credential to what is written with it.
-    fn log_credential(
-        &self,
-        turn: &mut Turn<'_>,
-        batch: &mut Batch,
-        credential: &Credential,
-        now: Timestamp,
-    ) -> Result<(), Rejection> {
-        let Some((_, leaf)) = credential.leaf() else { return Ok(()) };
-        let written = turn.write(batch, &leaf, self.key()?.key(), now.as_secs());
-        written.map_err(|error| self.store(error))
     }
 
     fn new_device() -> Result<DeviceId, Rejection> {
@@ -496,21 +418,6 @@ fn refused_token(error: &TokenError) -> Rejection {
         TokenError::Refused(_) | TokenError::Ambiguous | TokenError::Label { .. } => {
             Rejection::Unacceptable { request: "token".into(), why: error.to_string() }
         }
-    }
-}
-
-/// What the log is to say of a device in a place, by when it enrolled first and how it is called.
-fn logged(
-    key: &EnrollmentKey,
-    place: u64,
-    (enrolled_unix_millis, label): (u64, &str),
-    attested: Option<&AttestedRecord>,
-) -> Logged {
-    Logged {
-        place,
-        enrolled_unix_secs: enrolled_unix_millis / 1000,
-        label: key.label(label),
-        attested: attested.map_or([0; 32], |attested| attested.policy.0),
     }
 }
 

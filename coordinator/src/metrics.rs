@@ -71,9 +71,14 @@ pub struct Metrics {
     now: Mutex<BTreeMap<SessionId, (PhaseName, Timestamp)>>,
 }
 
-/// A question is held, until this is dropped.
+/// A question is held, until this is dropped. Where it was not answered by then, its device hung up, and that is counted.
 #[derive(Debug)]
-pub struct Held(Gauge);
+pub struct Held {
+    questions: Gauge,
+    requests: Family<Labels<2>, Counter>,
+    request: &'static str,
+    is_answered: bool,
+}
 
 impl Default for Metrics {
     fn default() -> Self {
@@ -163,11 +168,12 @@ impl Metrics {
         self.requests.get_or_create(&[("request", request), ("answer", answer)]).inc();
     }
 
-    /// A question is held from now on.
+    /// A question of this name is held from now on.
     #[must_use = "it is held until this is dropped"]
-    pub fn holds(&self) -> Held {
+    pub fn holds(&self, request: &'static str) -> Held {
         self.held.inc();
-        Held(self.held.clone())
+        let (questions, requests) = (self.held.clone(), self.requests.clone());
+        Held { questions, requests, request, is_answered: false }
     }
 
     /// Measures how long the disk takes for a commit.
@@ -209,7 +215,7 @@ impl Metrics {
         );
         registry.register(
             "nightshift_device_requests",
-            "Requests of devices, by what they were answered",
+            "Requests of devices, by what they were answered; hung_up: the device did not wait for its answer",
             self.requests.clone(),
         );
         registry.register(
@@ -237,9 +243,19 @@ impl Metrics {
     }
 }
 
+impl Held {
+    /// There is an answer to it.
+    pub fn ends(mut self) {
+        self.is_answered = true;
+    }
+}
+
 impl Drop for Held {
     fn drop(&mut self) {
-        self.0.dec();
+        self.questions.dec();
+        if !self.is_answered {
+            self.requests.get_or_create(&[("request", self.request), ("answer", "hung_up")]).inc();
+        }
     }
 }
 
@@ -305,9 +321,10 @@ mod tests {
     #[test]
     fn what_is_held_is_counted_until_it_is_answered_and_rounds_by_how_they_ended() {
         let metrics = Metrics::default();
-        let held = metrics.holds();
-        assert!(text(&metrics).contains("nightshift_held_questions 1"));
-        drop(held);
+        let (held, left) = (metrics.holds("advertise"), metrics.holds("check-in"));
+        assert!(text(&metrics).contains("nightshift_held_questions 2"));
+        held.ends();
+        drop(left);
         metrics.durable(&TaskEffect::Aborted { round: 1, outcome: Outcome::NoQuorum });
         metrics.answered("check-in", &Ok(Reply::wait(1)));
         metrics.answered("check-in", &Err(Rejection::UnknownTask));
@@ -320,11 +337,13 @@ mod tests {
             "nightshift_rounds_total{outcome=\"published\"} 0",
             "nightshift_device_requests_total{request=\"check-in\",answer=\"wait\"} 1",
             "nightshift_device_requests_total{request=\"check-in\",answer=\"refused\"} 1",
+            "nightshift_device_requests_total{request=\"check-in\",answer=\"hung_up\"} 1",
             "nightshift_store_commit_seconds_count 1",
             "nightshift_hooks_total{hook=\"issuer\",outcome=\"slow\"} 1",
             "nightshift_hook_seconds_sum{hook=\"issuer\"} 3.0",
         ] {
             assert!(text.contains(line), "{line}\n{text}");
         }
+        assert!(!text.contains("request=\"advertise\""), "who answers it counts it: {text}");
     }
 }

@@ -114,9 +114,14 @@ pub fn forget_log(state_dir: &Path) -> Result<u64, ForgetError> {
     let mut batch = Batch::new();
     let entries = KeptLog::forget(&store, &mut batch)?;
     batch.remove(enroller::TREE, elsewhere::READ);
+    // Those too whom another coordinator's operators, or the authority's, shut out. What is damaged is shut out anyway.
+    for item in store.scan_prefix::<bool>(elsewhere::BARRED, &Key::default())? {
+        if let Some((device, _)) = records::whole(item)? {
+            batch.put(elsewhere::UNREPORTED, device, &true)?;
+        }
+    }
     for item in store.scan_prefix::<DeviceRecord>(tree::DEVICES, &Key::default())? {
-        let (device, record) = item?;
-        if record.revoked {
+        if let Some((device, _)) = records::whole(item)?.filter(|(_, record)| record.revoked) {
             batch.put(elsewhere::UNREPORTED, device, &true)?;
         }
     }

@@ -19,17 +19,20 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use aggregation::IdentityPublic;
-use proto::admin::{DeviceStatus, OperatorStatus, TaskState, VersionStatus};
-use proto::ids::{DeviceId, Digest, Serial, TaskId};
+use proto::admin::{DeviceStatus, TaskState, VersionStatus};
+use proto::ids::{DeviceId, Digest, TaskId};
 use proto::metrics::MetricName;
 use proto::plan::{Plan, vector_from_bytes};
-use proto::role::Role;
 use serde::{Deserialize, Serialize};
 use shell::store::{Batch, Key, Store, StoreError};
 use task::optimizer::OptimizerState;
 use task::{Earlier, Gathered, Task, TaskError, TaskRecord};
 
 use crate::artifacts::{ArtifactError, Artifacts};
+
+mod operators;
+
+pub use operators::{OperatorRecord, insert_operator, operators, revoke_operator};
 
 /// The names of the trees.
 pub(crate) mod tree {
@@ -44,7 +47,7 @@ pub(crate) mod tree {
     pub(crate) const LESSER_OPERATORS: &str = "lesser operators";
 }
 
-use tree::{DEVICES, IDENTITIES, LESSER_OPERATORS, OPERATORS, PARTICIPATIONS, SURVIVORS, TASKS, VERSIONS};
+use tree::{DEVICES, IDENTITIES, PARTICIPATIONS, SURVIVORS, TASKS, VERSIONS};
 
 /// The key of the record that says that all devices are in `identities`, which a store of an earlier coordinator has not.
 pub(crate) const INDEXED: &str = "indexed";
@@ -150,30 +153,6 @@ impl AttestedRecord {
     /// What the audit log says of it.
     pub fn said(&self) -> [(String, String); 2] {
         [("attested".to_owned(), self.kind.clone()), ("policy".to_owned(), self.policy.to_string())]
-    }
-}
-
-/// A certificate of an operator.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OperatorRecord {
-    /// The operator's name.
-    pub name: String,
-    /// When it was made.
-    pub issued_unix_secs: u64,
-    /// Its last second.
-    pub expires_unix_secs: u64,
-    /// Whether it is worthless.
-    pub revoked: bool,
-    /// What its holder may do; an admin where it is of before there were roles.
-    #[serde(default)]
-    pub role: Role,
-}
-
-/// The tree with the certificates of a role.
-fn operators_of(role: Role) -> &'static str {
-    match role {
-        Role::Admin => OPERATORS,
-        Role::Viewer | Role::Operator => LESSER_OPERATORS,
     }
 }
 
@@ -464,7 +443,7 @@ pub fn devices_behind(
 }
 
 /// What was read, or nothing where it is a record that is damaged, which is said.
-fn whole<T>(read: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
+pub(crate) fn whole<T>(read: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
     match read {
         Ok(record) => Ok(Some(record)),
         Err(error @ (StoreError::Damaged { .. } | StoreError::Unreadable { .. })) => {
@@ -473,47 +452,6 @@ fn whole<T>(read: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
         }
         Err(error) => Err(error),
     }
-}
-
-/// Writes down a certificate of an operator.
-pub fn insert_operator(batch: &mut Batch, serial: Serial, record: &OperatorRecord) -> Result<(), StoreError> {
-    batch.insert(operators_of(record.role), serial.0, record)?;
-    Ok(())
-}
-
-/// All certificates of operators, in no telling order, less such as have a damaged record.
-pub fn operators(store: &Store) -> Result<Vec<OperatorStatus>, RecordError> {
-    let mut operators = Vec::new();
-    for tree in [OPERATORS, LESSER_OPERATORS] {
-        for item in store.scan_prefix::<OperatorRecord>(tree, &Key::default())? {
-            let Some((key, record)) = whole(item)? else { continue };
-            operators.push(OperatorStatus {
-                serial: Serial(key_part(&key, 0, "operator")?),
-                name: record.name,
-                issued_unix_secs: record.issued_unix_secs,
-                expires_unix_secs: record.expires_unix_secs,
-                revoked: record.revoked,
-                role: record.role,
-            });
-        }
-    }
-    Ok(operators)
-}
-
-/// Makes an operator's certificate worthless, for ever; durable when this returns. `false` when it is not known, or was
-/// worthless before. Blocks.
-pub fn revoke_operator(store: &Store, serial: Serial) -> Result<bool, StoreError> {
-    let mut is_new = false;
-    for tree in [OPERATORS, LESSER_OPERATORS] {
-        let record = whole(store.get::<OperatorRecord>(tree, serial.0))?.flatten();
-        if let Some(record) = record.filter(|record| !record.revoked) {
-            let mut batch = Batch::new();
-            batch.put(tree, serial.0, &OperatorRecord { revoked: true, ..record })?;
-            store.commit_blocking(&batch)?;
-            is_new = true;
-        }
-    }
-    Ok(is_new)
 }
 
 /// Shuts a device out, for ever; durable when this returns. `false` when there is no such device, or it was shut out

@@ -1,8 +1,9 @@
 //! Revocations in a second place: a state folder that is restored from a backup knows nothing of those since.
 //!
-//! A text file to which one line is added for each, `device <id>` or `operator <serial number>`, on disk before the
-//! revocation counts. At the start everything in it is revoked again.
+//! A text file to which one line is added for each, `device <id>` or `operator <serial number>`: on disk before a revocation by
+//! this coordinator's operators counts, and before one by an authority apart is heard of no more. At the start everything in it is revoked again.
 
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -75,6 +76,11 @@ impl Revocations {
 
     /// Adds a line, unless it is there; it is on disk when this returns. Blocks.
     pub fn add(&self, revoked: Revoked) -> Result<(), FileError> {
+        self.add_all(&[revoked])
+    }
+
+    /// Adds the lines that are not there; they are on disk when this returns. Blocks.
+    pub fn add_all(&self, revoked: &[Revoked]) -> Result<(), FileError> {
         let Some(path) = &self.path else { return Ok(()) };
         // The lock guards no data, so a poisoned one is as good as another.
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
@@ -88,12 +94,15 @@ impl Revocations {
             .map_err(FileError::io("open", path))?;
         let mut text = Vec::new();
         file.read_to_end(&mut text).map_err(FileError::io("read", path))?;
-        let line = revoked.line();
-        if String::from_utf8_lossy(&text).split_inclusive('\n').any(|there| there == line) {
+        let text = String::from_utf8_lossy(&text);
+        let there: BTreeSet<&str> = text.split_inclusive('\n').collect();
+        let lines: BTreeSet<String> = revoked.iter().map(|one| one.line()).collect();
+        let lines: String = lines.into_iter().filter(|line| !there.contains(line.as_str())).collect();
+        if lines.is_empty() {
             return Ok(());
         }
         let end = file.seek(SeekFrom::End(0)).map_err(FileError::io("seek in", path))?;
-        let appended = append(&mut file, end, &line);
+        let appended = append(&mut file, end, &lines);
         if appended.is_err() {
             // Half a line would make the next one unreadable.
             drop(file.set_len(end));

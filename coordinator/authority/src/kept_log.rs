@@ -308,6 +308,11 @@ impl KeptLog {
         Ok(())
     }
 
+    /// How many versions are to become entries. Blocks.
+    pub fn count_waiting(&self) -> Result<u64, LogError> {
+        Ok(self.store.scan_prefix::<serde::de::IgnoredAny>(UNLOGGED, &Key::default())?.count() as u64)
+    }
+
     /// The versions that are to become entries, oldest of each task first. One whose record cannot be read is named and left
     /// where it is; one that is none is named and waits no more. Blocks.
     pub fn waiting_versions(&self) -> Result<Vec<(Key, Leaf)>, LogError> {

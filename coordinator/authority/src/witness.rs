@@ -36,8 +36,11 @@ const WATCHED: &str = "watched logs";
 const SEED_FILE: &str = "witness.seed";
 const KEY_FILE: &str = "witness.key";
 
+/// The folder of the store.
+const STORE: &str = "store";
+
 /// What of a folder shows that it was given to a witness, and no other purpose.
-const OURS: [&str; 3] = ["store", SEED_FILE, KEY_FILE];
+const OURS: [&str; 3] = [STORE, SEED_FILE, KEY_FILE];
 
 /// What others may cost: a head with its proof takes a few KiB.
 const BOUNDS: Bounds = Bounds {
@@ -65,6 +68,12 @@ pub enum WitnessingError {
     /// There is none.
     #[error("{} holds no witness; make one by `nightshift-authority witness init --dir {} --name NAME`", .0.display(), .0.display())]
     NotThere(PathBuf),
+    /// A part of it is not there.
+    #[error(
+        "{} is missing: put the whole folder back from its newest backup, or make a new witness in another folder; without it \
+         nobody knows what was signed", .0.display()
+    )]
+    Missing(PathBuf),
     /// There is one already.
     #[error("{} holds a witness already; nothing was changed", .0.display())]
     There(PathBuf),
@@ -114,7 +123,7 @@ pub struct Witnessing {
     /// Held from what is read to what is written.
     deciding: Mutex<()>,
     /// What others bring about is said seldom.
-    said: Seldom,
+    said: Lines,
 }
 
 /// Makes a witness in a folder, with a key of its own; gives the key by which others verify what it signs. Blocks.
@@ -128,6 +137,7 @@ pub fn init(folder: &Path, name: &str) -> Result<Witness, WitnessingError> {
     let key = seed(folder)?;
     let unfit = |WitnessError| WitnessingError::Name(name.to_owned());
     let witness = Witness::new(name, key.public()).map_err(unfit)?;
+    drop(Store::open(&folder.join(STORE))?);
     files::write(&folder.join(KEY_FILE), format!("{witness}\n").as_bytes(), Audience::Anyone)?;
     Ok(witness)
 }
@@ -138,7 +148,53 @@ fn seed(folder: &Path) -> Result<IdentityKey, WitnessingError> {
     Ok(IdentityKey::from_seed(&seed))
 }
 
+/// What is said once a minute each: what a stranger can bring about takes no line of what only the log's own key can.
+#[derive(Debug, Default)]
+struct Lines {
+    forked: Seldom,
+    store: Seldom,
+    inconsistent: Seldom,
+}
+
 impl Witnessing {
+    /// Tells whoever runs the witness.
+    fn say(&self, declined: &Declined, now: Timestamp) {
+        match declined {
+            Declined::Unsigned(Unsigned::Forked { .. }) if self.said.forked.may_say(now) => tracing::error!(
+                "two heads of one log were signed by its key over as many entries: whoever keeps it shows different logs, or \
+                 came back from a backup; {declined}"
+            ),
+            Declined::Store(error) if self.said.store.may_say(now) => {
+                tracing::error!(%error, "the store failed: nothing is signed");
+            }
+            Declined::Unsigned(Unsigned::Inconsistent { .. }) if self.said.inconsistent.may_say(now) => {
+                tracing::warn!("a head was not signed: {declined}");
+            }
+            // It was said a moment ago, or whoever asks may not know better.
+            Declined::Store(_)
+            | Declined::Unknown
+            | Declined::Unsigned(
+                Unsigned::Forked { .. }
+                | Unsigned::Inconsistent { .. }
+                | Unsigned::Malformed(_)
+                | Unsigned::NotByLog
+                | Unsigned::Other { .. },
+            ) => tracing::debug!("a head was not signed: {declined}"),
+        }
+    }
+
+    /// Forgets what was seen of a log, so that any head of it is signed once more. Says whether anything was. Fails where the
+    /// witness runs. Blocks.
+    pub fn forget(folder: &Path, log: &LogKey) -> Result<bool, WitnessingError> {
+        let witness = Self::open(folder, vec![log.clone()])?;
+        let place = Digest::of(log.name().as_bytes()).0;
+        let seen = witness.store.get::<Watched>(WATCHED, place)?.is_some();
+        let mut batch = Batch::new();
+        batch.remove(WATCHED, place);
+        witness.store.commit_blocking(&batch)?;
+        Ok(seen)
+    }
+
     /// Opens the witness of a folder, for these logs. Blocks.
     pub fn open(folder: &Path, logs: Vec<LogKey>) -> Result<Self, WitnessingError> {
         let path = folder.join(KEY_FILE);
@@ -157,12 +213,19 @@ impl Witnessing {
         let written: Result<Witness, _> = String::from_utf8_lossy(&written).parse();
         let other = |why: String| WitnessingError::OtherKey { path: path.clone(), why };
         let witness = written.map_err(|error: WitnessError| other(error.to_string()))?;
+        // What is missing is not made anew: a witness that knows nothing of what it saw signs the other log.
+        for name in [SEED_FILE, STORE] {
+            let path = folder.join(name);
+            if !path.exists() {
+                return Err(WitnessingError::Missing(path));
+            }
+        }
         let key = seed(folder)?;
         if *witness.key() != key.public() {
             return Err(other("it is of another secret".to_owned()));
         }
-        let store = Store::open(&folder.join("store"))?;
-        Ok(Self { store, key, witness, logs, deciding: Mutex::new(()), said: Seldom::new() })
+        let store = Store::open(&folder.join(STORE))?;
+        Ok(Self { store, key, witness, logs, deciding: Mutex::new(()), said: Lines::default() })
     }
 
     /// The key by which others verify what it signs.
@@ -211,10 +274,8 @@ impl Witnessing {
             let submitted = std::str::from_utf8(&body).map_err(|_| malformed)?;
             let now = now_unix_secs();
             let signed = self.sign(submitted, now);
-            if let Err(declined) = &signed
-                && self.said.may_say(Timestamp(now.saturating_mul(1000)))
-            {
-                say(declined);
+            if let Err(declined) = &signed {
+                self.say(declined, Timestamp(now.saturating_mul(1000)));
             }
             signed
         });
@@ -222,25 +283,6 @@ impl Witnessing {
             Ok(Ok(line)) => text(StatusCode::OK, line),
             Ok(Err(declined)) => decline(&declined),
             Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
-        }
-    }
-}
-
-/// Tells whoever runs the witness.
-fn say(declined: &Declined) {
-    match declined {
-        Declined::Unsigned(Unsigned::Forked { .. }) => tracing::error!(
-            "two heads of one log were signed by its key over as many entries: whoever keeps it shows different logs, or came back \
-             from a backup; {declined}"
-        ),
-        Declined::Store(error) => tracing::error!(%error, "the store failed: nothing is signed"),
-        Declined::Unsigned(Unsigned::Inconsistent { .. }) => {
-            tracing::warn!("a head was not signed: {declined}");
-        }
-        // Whoever asks may not know better.
-        Declined::Unknown
-        | Declined::Unsigned(Unsigned::Malformed(_) | Unsigned::NotByLog | Unsigned::Other { .. }) => {
-            tracing::debug!("a head was not signed: {declined}");
         }
     }
 }

@@ -160,17 +160,19 @@ impl Witnesses {
             head.as_ref().map_or((0, 0), |head| (head.head().size, head.head().unix_secs))
         };
         let ((_, head_unix_secs), (rounds_size, rounds_unix_secs)) = (of(&newest), of(&rounds));
+        let signed = rounds.as_ref().map_or(0, |head| head.seen_by(&self.keys()));
         LogStatus {
             key: self.log.to_string(),
             size: log.read().size(),
             head_unix_secs,
             rounds_size,
             rounds_unix_secs,
-            waiting_versions: kept.waiting_versions().map_or(0, |waiting| waiting.len() as u64),
+            waiting_versions: kept.count_waiting().unwrap_or(0),
             least_witnesses: u32::try_from(self.least).unwrap_or(u32::MAX),
             witnesses: self.all.iter().map(|known| known.standing().status(known.witness.name())).collect(),
             devices: log.read().devices(),
             young_devices: log.read().enrolled_since(now_unix_secs.saturating_sub(YOUNG_SECS)),
+            rounds_witnesses: u32::try_from(signed).unwrap_or(u32::MAX),
         }
     }
 
@@ -204,13 +206,18 @@ impl Witnesses {
             });
             let (size, now) = (head.head().size, now_unix_secs());
             let name = known.witness.name();
+            let came = match came {
+                Ok(signed) => {
+                    self.keep_signed(&signed, kept).await.map(|()| signed).map_err(Trouble::NotKept)
+                }
+                Err(trouble) => Err(trouble),
+            };
             match came {
                 Ok(signed) => {
                     head = signed;
                     if let Some(said) = known.standing().signed(size, now) {
                         said.log(name);
                     }
-                    self.keep_signed(&head, kept).await;
                 }
                 Err(trouble) => {
                     if let Some(said) = known.standing().failed(trouble, now) {
@@ -221,17 +228,12 @@ impl Witnesses {
         }
     }
 
-    /// Keeps what they signed, with the head.
-    async fn keep_signed(&self, head: &SignedHead, kept: &Arc<KeptLog>) {
+    /// Keeps what they signed, with the head. What is not kept is asked for once more, later.
+    async fn keep_signed(&self, head: &SignedHead, kept: &Arc<KeptLog>) -> Result<(), String> {
         let is_enough = self.least > 0 && head.seen_by(&self.keys()) >= self.least;
         let (head, kept) = (head.clone(), Arc::clone(kept));
         let written = spawn_blocking(move || kept.cosigned(&head, is_enough)).await;
-        let failed = match written {
-            Ok(Ok(())) => return,
-            Ok(Err(error)) => error.to_string(),
-            Err(error) => error.to_string(),
-        };
-        tracing::warn!(error = failed, "what a witness signed is not kept yet: it is asked again");
+        written.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
     }
 }
 

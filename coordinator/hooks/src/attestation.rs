@@ -249,9 +249,9 @@ fn answered(answer: &Answer) -> Result<(), AttestationError> {
         return Ok(());
     }
     let why = if answer.why.is_empty() {
-        "whoever this coordinator asks does not admit this device".to_owned()
+        "whoever is asked for it does not admit this device".to_owned()
     } else {
-        format!("whoever this coordinator asks does not admit this device: {}", shown(&answer.why))
+        format!("whoever is asked for it does not admit this device: {}", shown(&answer.why))
     };
     Err(AttestationError::NotAdmitted(why))
 }
@@ -275,7 +275,7 @@ fn listed(list: &AllowList, shown: &Shown) -> Result<(), AttestationError> {
         }
     };
     let why = format!(
-        "the device's identity key {identity} is not in this coordinator's list{key}; ask its operator to list it"
+        "the device's identity key {identity} is not in the list of who may come{key}; ask the operator to list it"
     );
     Err(AttestationError::NotAdmitted(why))
 }
@@ -288,7 +288,7 @@ fn refused(error: QuoteError) -> AttestationError {
 impl Tpm {
     fn verify(&self, shown: &Shown) -> Result<(), AttestationError> {
         let Some(Attestation::Tpm(quote)) = &shown.attestation else {
-            let why = "this coordinator asks for a statement of a TPM; enroll with --attest tpm".to_owned();
+            let why = "a statement of a TPM is asked for; enroll with --attest tpm".to_owned();
             return Err(AttestationError::NotAdmitted(why));
         };
         let wanted = Wanted { registers: Some(&self.registers), least_firmware: self.least_firmware };
@@ -301,7 +301,7 @@ impl Tpm {
             return Ok(());
         }
         let why = if self.roots.is_empty() {
-            "it is not in this coordinator's list; ask its operator to list it".to_owned()
+            "it is not in the list of who may come; ask the operator to list it".to_owned()
         } else {
             match vouched::check(quote, &key.public, &self.roots, shown.now_unix_secs) {
                 Ok(()) => return Ok(()),

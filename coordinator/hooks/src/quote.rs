@@ -46,7 +46,7 @@ pub enum QuoteError {
     Challenge,
     /// It is about other registers.
     #[error(
-        "this coordinator asks for the registers {wanted}, the TPM's statement is about {actual}; say --tpm-registers {wanted}"
+        "the registers {wanted} are asked for, the TPM's statement is about {actual}; say --tpm-registers {wanted}"
     )]
     Selection {
         /// Those that are asked for.
@@ -58,7 +58,7 @@ pub enum QuoteError {
     #[error("the values of the registers are not those that the TPM's statement is about")]
     Values,
     /// A register holds something else.
-    #[error("register {register} of the TPM holds {actual}, which this coordinator does not take")]
+    #[error("register {register} of the TPM holds {actual}, which is not taken")]
     Register {
         /// Which.
         register: u8,
@@ -66,7 +66,7 @@ pub enum QuoteError {
         actual: Digest,
     },
     /// The firmware is too old.
-    #[error("the TPM's firmware is version {actual:#x}, this coordinator takes {least:#x} and later")]
+    #[error("the TPM's firmware is version {actual:#x}, and {least:#x} and later are taken")]
     Firmware {
         /// Which it is.
         actual: u64,

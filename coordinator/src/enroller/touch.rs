@@ -51,14 +51,14 @@ impl Touch {
     }
 
     /// It says this of its log.
-    pub(crate) fn told(&self, log: Option<LogStatus>) {
-        self.touched().log = log;
+    pub(crate) fn told(&self, log: LogStatus) {
+        self.touched().log = Some(log);
     }
 
     /// How the log is whose copy is so here. Who signs it, and how long it is, is by what the authority said last: a copy ends with
     /// the head that rounds are about.
     pub(crate) fn log(&self, copy: LogStatus) -> LogStatus {
-        let Some(LogStatus { size, head_unix_secs, witnesses, least_witnesses, .. }) =
+        let Some(LogStatus { size, head_unix_secs, witnesses, least_witnesses, rounds_witnesses, .. }) =
             self.touched().log.clone()
         else {
             return copy;
@@ -68,6 +68,7 @@ impl Touch {
             head_unix_secs: head_unix_secs.max(copy.head_unix_secs),
             witnesses,
             least_witnesses,
+            rounds_witnesses,
             ..copy
         }
     }
@@ -119,10 +120,10 @@ mod tests {
         assert_eq!(touch.log(copy.clone()), copy);
         let all =
             LogStatus { size: 5, rounds_size: 4, least_witnesses: 2, head_unix_secs: 9, ..copy.clone() };
-        touch.told(Some(all.clone()));
+        touch.told(all.clone());
         assert_eq!(touch.log(copy.clone()), all);
         // It is behind: what is here stays here.
-        touch.told(Some(LogStatus { size: 3, ..all }));
+        touch.told(LogStatus { size: 3, ..all });
         assert_eq!(touch.log(copy).size, 4);
     }
 

@@ -350,7 +350,10 @@ impl Registry {
         let told = Arc::clone(&self).tell_versions().await;
         let followed = Arc::clone(&self).follow_log().await;
         if let Some(authority) = self.enroller.apart() {
-            authority.touch.told(authority.show_log().await);
+            // Of one that is away what it said last is still what is known.
+            if let Some(log) = authority.show_log().await {
+                authority.touch.told(log);
+            }
         }
         revoked.and(reported).and(told).and(followed)
     }
@@ -400,10 +403,12 @@ impl Registry {
 
     /// Shuts out whom the authority revoked, and keeps how far its list is read. Blocks.
     pub(super) fn revoke_as_told(&self, revoked: &[DeviceId], next: u64) -> Result<(), Rejection> {
-        for &device in revoked {
-            let mut batch = Batch::new();
+        let mut batch = Batch::new();
+        for device in revoked {
             batch.put(BARRED, device.0, &true).map_err(|e| self.store(e))?;
-            self.store.commit_blocking(&batch).map_err(|e| self.store(e))?;
+        }
+        self.store.commit_blocking(&batch).map_err(|e| self.store(e))?;
+        for &device in revoked {
             let is_new = records::revoke(&self.store, device, Batch::new()).map_err(|e| self.store(e))?;
             // Whatever else fails, and also where it was begun before.
             self.driver.known().revoked(device);
@@ -413,9 +418,8 @@ impl Registry {
                 tracing::info!("device revoked, as the enrollment authority did");
             }
         }
-        for &device in revoked {
-            self.revocations.add(Revoked::Device(device)).map_err(|error| super::unavailable(&error))?;
-        }
+        let lines: Vec<Revoked> = revoked.iter().copied().map(Revoked::Device).collect();
+        self.revocations.add_all(&lines).map_err(|error| super::unavailable(&error))?;
         let mut batch = Batch::new();
         batch.put(TREE, READ, &next).map_err(|e| self.store(e))?;
         self.store.commit_blocking(&batch).map_err(|e| self.store(e))

@@ -9,7 +9,7 @@ use super::*;
 use crate::artifacts::Artifacts;
 use crate::audit;
 use crate::known::KnownDevices;
-use crate::pki::EnrollmentKey;
+use crate::pki::{EnrollmentKey, Validity};
 
 const DAY: u64 = 24 * 3600;
 const NOW: u64 = 1_700_000_000;

@@ -6,23 +6,23 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use aggregation::IdentityPublic;
 use aggregation::log::EnrollmentLog;
-use aggregation::{Context, IdentityPublic};
 use privacy::{Delta, Mechanism};
 use proto::adapter::{AdapterError, Class};
 use proto::admin::{TaskState, TaskStatus};
 use proto::ids::{DeviceId, Digest, SessionId, TaskId, Timestamp};
 use proto::message::{CheckIn, DeclineReason, Outcome, Published, Rejection, Reply, Request};
-use proto::plan::{Plan, PlanError, model_digest, vector_to_bytes};
+use proto::plan::{Plan, PlanError, vector_to_bytes};
 use rand_core::CryptoRng;
 
-use crate::enrollment_log::RoundLog;
 use crate::optimizer::OptimizerState;
-use crate::round::{Effect, Opened, Opening, Round, RoundParams, Steps};
+use crate::round::{Effect, Opened, Opening, Round, Steps};
 use crate::spool::{InMemory, Spooler};
 
 mod accounting;
 mod admission;
+mod begin;
 mod classes;
 mod earlier;
 mod effect;
@@ -446,40 +446,6 @@ impl Task {
         }
         let round = request.session().and_then(|session| self.rounds.with(session));
         round.ok_or(Rejection::UnknownSession)?.handle(from, request, now)
-    }
-
-    /// What the newest version is known by in a round.
-    fn model_digest(&self) -> Digest {
-        let before = self.record.before.as_ref().map(|earlier| &earlier.before);
-        model_digest(&self.plan, &self.published(), before)
-    }
-
-    fn round_params(&self, session: SessionId, log: Option<RoundLog>) -> RoundParams {
-        let plan = &self.plan.round;
-        RoundParams {
-            context: Context {
-                session: aggregation::SessionId(session.0),
-                task: aggregation::TaskId(self.id.0),
-                round: self.record.last_round,
-                model_digest: aggregation::ModelDigest(self.model_digest().0),
-                plan_digest: aggregation::PlanDigest(self.plan_digest.0),
-                len: self.mechanism.contribution_len(),
-                ring_bits: self.mechanism.ring_bits(),
-                report_goal: plan.report_goal as usize,
-                cohort: plan.cohort as usize,
-                corrupt: self.plan.corrupt_devices(),
-                missing_fraction_permille: plan.missing_permille,
-                log: log.as_ref().map(|log| *log.head().head()),
-            },
-            log,
-            cohort: plan.cohort as usize,
-            report_goal: plan.report_goal as usize,
-            authority: self.authority,
-            join_millis: plan.join_millis,
-            step_millis: plan.step_millis,
-            grace_millis: plan.grace_millis,
-            poll_millis: POLL_MILLIS,
-        }
     }
 
     /// Turns what the rounds want done into what the task wants made durable.

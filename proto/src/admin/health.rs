@@ -60,17 +60,16 @@ pub struct LogStatus {
     pub devices: u64,
     /// Those of them that did so within a day.
     pub young_devices: u64,
+    /// How many of the witnesses signed the head that rounds are about.
+    #[serde(default)]
+    pub rounds_witnesses: u32,
 }
 
 impl LogStatus {
-    /// Whether as many witnesses as must have signed as many entries as rounds are about. Where they have not, rounds are about a
-    /// head that devices refuse which demand witnesses.
+    /// Whether as many witnesses as must signed the head that rounds are about. Where they did not, devices that demand witnesses
+    /// refuse it.
     pub fn is_witnessed(&self) -> bool {
-        let signed = self
-            .witnesses
-            .iter()
-            .filter(|one| one.signed_unix_secs > 0 && one.signed_size >= self.rounds_size);
-        signed.count() >= self.least_witnesses as usize
+        self.rounds_witnesses >= self.least_witnesses
     }
 }
 

@@ -801,6 +801,9 @@ pub struct LogStatus {
     pub devices: u64,
     #[prost(uint64, tag = "10")]
     pub young_devices: u64,
+    /// How many of the witnesses signed the head that rounds are about.
+    #[prost(uint32, tag = "11")]
+    pub rounds_witnesses: u32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WitnessStatus {

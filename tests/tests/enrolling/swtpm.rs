@@ -106,12 +106,15 @@ async fn a_device_is_admitted_by_what_its_tpm_says_and_by_nothing_else() {
     assert!(bare.contains("enroll with --attest tpm"), "{bare}");
     let tpm = simulated.tpm(&[0, 7], KeyKind::Ecc);
     let unlisted = world.enroll("anna", &token, Some(&tpm)).await.unwrap_err();
-    assert!(unlisted.contains("ask its operator to list it"), "{unlisted}");
+    assert!(unlisted.contains("ask the operator to list it"), "{unlisted}");
     let key = fingerprint(&unlisted);
     std::fs::write(&list, format!("tpm {key}\n")).unwrap();
     let others = simulated.tpm(&[0, 1], KeyKind::Ecc);
     let others = world.enroll("anna", &token, Some(&others)).await.unwrap_err();
-    assert!(others.contains("asks for the registers 0,7") && others.contains("is about 0,1"), "{others}");
+    assert!(
+        others.contains("the registers 0,7 are asked for") && others.contains("is about 0,1"),
+        "{others}"
+    );
     assert_eq!((world.open_tokens().await, world.devices().await), (1, 0));
 
     // The same key comes each time.

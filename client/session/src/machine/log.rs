@@ -14,8 +14,11 @@ use super::{Ended, Session, Stage, Trained};
 /// How soon a device asks again for a place that is for now in no round about a log in which it could be.
 const NOT_YET_MILLIS: u64 = 10_000;
 
-/// The same where the log's head is too old, from a time to come, or not signed by as many witnesses as the device demands.
+/// The same where the log's head is too old, or from a time to come.
 pub(super) const OTHER_HEAD_MILLIS: u64 = 10 * 60_000;
+
+/// The same where it is not signed by as many witnesses as the device demands: mostly they are asked at this moment.
+pub(super) const WITNESSES_MILLIS: u64 = 2 * 60_000;
 
 impl Session {
     /// What a round is about, and what the device has seen of the log once it knows this. None where the device's authority
@@ -50,11 +53,7 @@ impl Session {
         now: Timestamp,
         rng: &mut impl CryptoRng,
     ) -> Self {
-        // Witnesses may sign a later head.
-        let is_of_time = matches!(
-            why,
-            Ended::Log(HeadRefusal::Old { .. } | HeadRefusal::Ahead { .. } | HeadRefusal::Witnesses { .. })
-        );
+        let is_of_time = matches!(why, Ended::Log(HeadRefusal::Old { .. } | HeadRefusal::Ahead { .. }));
         let again = if matches!(why, Ended::NotInLog) {
             if let Some(has_certificate) = self.renewal_for_log(now) {
                 self.ended = Some(why);
@@ -65,6 +64,8 @@ impl Session {
             NOT_YET_MILLIS
         } else if is_of_time {
             OTHER_HEAD_MILLIS
+        } else if matches!(why, Ended::Log(HeadRefusal::Witnesses { .. })) {
+            WITNESSES_MILLIS
         } else {
             // Another round has the same log: nothing is trained for it.
             return self.end(why, now.plus_millis(REFUSED_MILLIS));

@@ -37,12 +37,23 @@ pub(super) enum WitnessCommand {
         #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:7446")]
         listen: SocketAddr,
     },
+    /// Forget what was seen of a log, whose keeper came back from an older backup: any head of it is signed once more. The
+    /// witness must not run.
+    Forget {
+        /// The folder that `witness init` made.
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+        /// The log: its key.
+        #[arg(long, value_name = "KEY")]
+        log: LogKey,
+    },
 }
 
 pub(super) async fn perform(command: WitnessCommand) -> Result<(), CliError> {
     match command {
         WitnessCommand::Init { dir, name } => init(dir, name).await,
         WitnessCommand::Serve { dir, logs, listen } => serve(dir, logs, listen).await,
+        WitnessCommand::Forget { dir, log } => forget(dir, log).await,
     }
 }
 
@@ -58,6 +69,20 @@ async fn init(dir: PathBuf, name: String) -> Result<(), CliError> {
         folder.display(),
         folder.display()
     ));
+    Ok(())
+}
+
+async fn forget(dir: PathBuf, log: LogKey) -> Result<(), CliError> {
+    logs::start("RUST_LOG", "warn");
+    let name = log.name().to_owned();
+    let forgotten =
+        spawn_blocking(move || Witnessing::forget(&dir, &log)).await.map_err(CliError::internal)?;
+    let words = if forgotten.map_err(failure)? {
+        "nothing is known of it any more, and the next head that it shows is signed"
+    } else {
+        "nothing was known of it"
+    };
+    note(&format!("the log {name}: {words}"));
     Ok(())
 }
 
@@ -96,6 +121,7 @@ fn failure(error: WitnessingError) -> CliError {
         WitnessingError::Key(_)
         | WitnessingError::Name(_)
         | WitnessingError::NotThere(_)
+        | WitnessingError::Missing(_)
         | WitnessingError::There(_)
         | WitnessingError::OtherKey { .. }
         | WitnessingError::Twice(_) => CliError::input(error),

@@ -50,8 +50,6 @@ impl<'a> Said<'a> {
 impl Keeper {
     /// Who would enroll by this request, and what it would be called; nothing is used up. Blocks.
     pub fn applicant(&self, asked: &Enrollment, now_unix_secs: u64) -> Result<Applicant, Rejection> {
-        // Signatures first: they need no lock.
-        decide::proved(asked)?;
         let _deciding = self.deciding();
         let seen = self.seen(asked, now_unix_secs)?;
         Ok(match seen.who {
@@ -85,7 +83,6 @@ impl Keeper {
         (proposed, attested): (DeviceId, Option<Attested>),
         now_unix_secs: u64,
     ) -> Result<Issued, Rejection> {
-        decide::proved(asked)?;
         let _deciding = self.deciding();
         let Seen { who, token, device, new_today } = self.seen(asked, now_unix_secs)?;
         let day = decide::day(now_unix_secs);

@@ -69,7 +69,9 @@ fn a_witness_is_made_once_and_opened_with_its_own_key() {
     assert!(matches!(init(folder.path(), "owl"), Err(WitnessingError::There(_))));
     let twice = Witnessing::open(folder.path(), vec![log(), log()]);
     assert!(matches!(twice, Err(WitnessingError::Twice(_))));
-    std::fs::remove_file(folder.path().join(SEED_FILE)).unwrap();
+    let other = tempfile::tempdir().unwrap();
+    init(other.path(), "owl").unwrap();
+    std::fs::copy(other.path().join(SEED_FILE), folder.path().join(SEED_FILE)).unwrap();
     assert!(matches!(Witnessing::open(folder.path(), vec![log()]), Err(WitnessingError::OtherKey { .. })));
 }
 
@@ -85,4 +87,29 @@ fn a_store_that_fails_signs_nothing() {
     let declined = witness.sign(&submitted(0, 0..3), NOW).unwrap_err();
     assert!(matches!(declined, Declined::Store(_)));
     assert_eq!(status(&declined).0, 500);
+}
+
+#[test]
+fn what_is_missing_of_a_witness_is_not_made_anew() {
+    for missing in [SEED_FILE, STORE] {
+        let folder = tempfile::tempdir().unwrap();
+        init(folder.path(), "owl.example/w").unwrap();
+        let path = folder.path().join(missing);
+        if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) }.unwrap();
+        let refused = Witnessing::open(folder.path(), vec![log()]).unwrap_err();
+        assert!(matches!(&refused, WitnessingError::Missing(of) if *of == path), "{refused}");
+        assert!(!path.exists(), "{missing}");
+    }
+}
+
+#[test]
+fn a_log_that_is_forgotten_is_signed_anew_and_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    init(folder.path(), "owl.example/w").unwrap();
+    let open = || Witnessing::open(folder.path(), vec![log()]).unwrap();
+    open().sign(&submitted(0, 1..6), NOW).unwrap();
+    assert!(open().sign(&submitted(0, 11..14), NOW).is_err());
+    assert!(Witnessing::forget(folder.path(), &log()).unwrap());
+    assert!(!Witnessing::forget(folder.path(), &log()).unwrap());
+    open().sign(&submitted(0, 11..14), NOW).unwrap();
 }

@@ -48,6 +48,9 @@ pub enum Trouble {
         /// What it said.
         said: String,
     },
+    /// It signed, and that could not be written down here.
+    #[error("what it signed cannot be kept here: {0}")]
+    NotKept(String),
     /// What it answers is no answer to that.
     #[error("what it answers is not taken: {0}")]
     Garbage(String),
@@ -77,6 +80,7 @@ impl Trouble {
             | Self::OtherKey
             | Self::Malformed(_)
             | Self::Failed { .. }
+            | Self::NotKept(_)
             | Self::Garbage(_) => false,
         }
     }

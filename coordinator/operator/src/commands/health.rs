@@ -197,6 +197,7 @@ mod tests {
             witnesses: vec![witness("owl", NOW, None), witness("elk", 0, Some("away\u{1b}[2J"))],
             devices: 3,
             young_devices: 1,
+            rounds_witnesses: 2,
         };
         let authority = AuthorityStatus {
             address: "localhost:7445".into(),

@@ -31,6 +31,13 @@ async fn held(driver: &Driver, task: TaskId) -> (Vec<JoinHandle<Result<Reply, Re
     (asked, last)
 }
 
+fn counted(driver: &Driver) -> String {
+    let (mut registry, mut counted) = (prometheus_client::registry::Registry::default(), String::new());
+    driver.metrics().register(&mut registry);
+    prometheus_client::encoding::text::encode(&mut counted, &registry).unwrap();
+    counted
+}
+
 #[tokio::test]
 async fn who_waits_for_others_is_answered_when_the_last_of_them_came() {
     let world = World::new();
@@ -46,12 +53,26 @@ async fn who_waits_for_others_is_answered_when_the_last_of_them_came() {
         );
     }
     // Each is counted by what it was given, and not by what it would have been told before.
-    let (mut registry, mut counted) = (prometheus_client::registry::Registry::default(), String::new());
-    driver.metrics().register(&mut registry);
-    prometheus_client::encoding::text::encode(&mut counted, &registry).unwrap();
+    let counted = counted(&driver);
     let of = |answer| format!("request=\"advertise\",answer=\"{answer}\"}} ");
     assert!(counted.contains(&format!("{}{COHORT}\n", of("roster"))), "{counted}");
     assert!(!counted.contains(&of("wait")), "{counted}");
+}
+
+#[tokio::test]
+async fn who_hangs_up_before_its_answer_is_counted_as_that() {
+    let world = World::new();
+    let driver = world.open();
+    let task = driver.create_task(plan(1).to_bytes().unwrap(), Vec::new()).await.unwrap().task;
+    let (asked, _) = held(&driver, task).await;
+    for asked in asked {
+        asked.abort();
+        assert!(asked.await.unwrap_err().is_cancelled());
+    }
+    let counted = counted(&driver);
+    let hung_up = format!("request=\"advertise\",answer=\"hung_up\"}} {}\n", COHORT - 1);
+    assert!(counted.contains(&hung_up), "{counted}");
+    assert!(counted.contains("nightshift_held_questions 0"), "{counted}");
 }
 
 #[tokio::test]

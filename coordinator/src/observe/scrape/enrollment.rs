@@ -59,6 +59,11 @@ pub(super) fn register(metrics: &mut Metrics, log: &LogStatus, authority: Option
             "Witnesses that must have signed a head that rounds are about",
             log.least_witnesses.into(),
         ),
+        (
+            "nightshift_log_rounds_witnesses",
+            "Witnesses that signed the head of the enrollment log that rounds are about",
+            log.rounds_witnesses.into(),
+        ),
     ] {
         metrics.register(name, help, gauge(value));
     }

@@ -9,9 +9,7 @@ use rand_core::CryptoRng;
 
 use super::selection::Verdict;
 use super::{POLL_MILLIS, Task};
-use crate::enrollment_log::RoundLog;
 use crate::pacing;
-use crate::round::Round;
 
 impl Task {
     pub(super) fn check_in(&mut self, from: DeviceId, only_keeps: bool, now: Timestamp) -> Reply {
@@ -147,33 +145,5 @@ impl Task {
     fn outgrown(&mut self, session: SessionId, now: Timestamp) -> Option<Timestamp> {
         let leaves = self.log.as_ref().and_then(EnrollmentLog::published).map_or(0, |head| head.head().size);
         self.rounds.with(session).filter(|_| !self.is_draining)?.outgrown_by(leaves, now)
-    }
-
-    /// Opens a round that devices join until this time, or for as long as the plan says.
-    fn open_round(
-        &mut self,
-        until: Option<Timestamp>,
-        now: Timestamp,
-        rng: &mut impl CryptoRng,
-    ) -> Result<SessionId, Rejection> {
-        if self.is_draining {
-            return Err(Rejection::Unavailable("the coordinator is stopping".to_owned()));
-        }
-        let log = match &self.log {
-            None => None,
-            Some(log) => Some(RoundLog::now(log).ok_or_else(|| {
-                Rejection::Unavailable("the enrollment authority signed no head of its log yet".to_owned())
-            })?),
-        };
-        let mut session = SessionId([0; 32]);
-        rng.fill_bytes(&mut session.0);
-        let spool = self.spooler.open(session).map_err(|error| {
-            Rejection::Unavailable(format!("no place for the inputs of a round: {error}"))
-        })?;
-        self.record.last_round += 1;
-        let params = self.round_params(session, log);
-        let deadline = until.unwrap_or_else(|| now.plus_millis(params.join_millis));
-        self.rounds.begin(Round::until(params, spool, (now, deadline)));
-        Ok(session)
     }
 }

@@ -93,6 +93,7 @@ pub(in crate::convert) fn log_status_to_wire(log: LogStatus) -> wire::LogStatus 
         witnesses: log.witnesses.into_iter().map(witness).collect(),
         devices: log.devices,
         young_devices: log.young_devices,
+        rounds_witnesses: log.rounds_witnesses,
     }
 }
 
@@ -117,5 +118,6 @@ pub(in crate::convert) fn log_status_from_wire(log: wire::LogStatus) -> LogStatu
         witnesses: log.witnesses.into_iter().map(witness).collect(),
         devices: log.devices,
         young_devices: log.young_devices,
+        rounds_witnesses: log.rounds_witnesses,
     }
 }

@@ -163,5 +163,6 @@ pub(super) fn log_status() -> LogStatus {
         witnesses: vec![witness],
         devices: 10,
         young_devices: 11,
+        rounds_witnesses: 1,
     }
 }

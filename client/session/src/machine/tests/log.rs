@@ -3,8 +3,9 @@ use aggregation::log::{Book, HeadRefusal, Leaf, Seen};
 use proto::ids::SessionId;
 use proto::message::LogOffer;
 
-use super::super::log::OTHER_HEAD_MILLIS;
+use super::super::log::{OTHER_HEAD_MILLIS, WITNESSES_MILLIS};
 use super::*;
+use crate::log_policy::LogPolicy;
 
 const LIFE: u64 = 30 * 24 * 3600;
 
@@ -171,4 +172,18 @@ fn a_device_trains_for_no_round_about_a_log_that_it_refuses() {
     let mut session = tell(session.having_seen(Some(seen)), offer(&book, 1, 0));
     assert!(matches!(session.take_ended(), Some(Ended::Log(HeadRefusal::RolledBack { size: 2, seen: 9 }))));
     assert_eq!(sleeps(&session), outside::REFUSED_MILLIS);
+}
+
+/// Witnesses are asked while a round is waiting: the device comes again soon, with what it trained.
+#[test]
+fn a_head_that_too_few_witnesses_signed_is_waited_for_with_what_was_trained() {
+    let (book, credential) = log();
+    let log = LogPolicy { least_witnesses: 1, ..LogPolicy::default() };
+    let mut session = session(Policy { log, ..Policy::default() }, Spending::new());
+    session.credential = credential;
+    let mut session = tell(joining(session), offer(&book, 1, 0));
+    assert!(matches!(session.take_ended(), Some(Ended::Log(HeadRefusal::Witnesses { .. }))));
+    assert!(session.at_work_on().is_some(), "{session:?}");
+    let waits = sleeps(&session);
+    assert!((WITNESSES_MILLIS / 2..=2 * WITNESSES_MILLIS).contains(&waits), "{waits}");
 }

@@ -106,6 +106,14 @@ pub(super) fn log(now: u64, status: &LogStatus) -> Vec<Finding> {
             warning(WHAT, "it has no head yet", "wait until the authority answers")
         }
         24.. => fault(WHAT, format!("{says}, and devices take none that is more than a day old"), advice),
+        _ if !status.is_witnessed() => {
+            let fewer = counted(status.least_witnesses, "witness", "witnesses");
+            fault(
+                WHAT,
+                format!("{says}, and fewer than {fewer} signed it: devices that demand them take no part"),
+                advice,
+            )
+        }
         2.. => warning(WHAT, format!("{says}, and devices take none that is more than a day old"), advice),
         _ if status.waiting_versions > 0 => Finding::ok(
             WHAT,
