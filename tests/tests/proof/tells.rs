@@ -56,3 +56,10 @@ impl<F: FnMut(Does<'_>) + Send + Sync> Observer for Tells<F> {
 pub(crate) fn told(setting: Setting, other: impl FnMut(Does<'_>) + Send + Sync + 'static) -> Setting {
     Setting { observer: Box::new(Tells { watch: setting.observer, other }), ..setting }
 }
+
+/// It is not noticed that a device hears of survivors.
+pub(crate) fn tells_no_survivors(answer: &mut Result<Reply, Rejection>) {
+    if matches!(answer, Ok(Reply::Survivors(_) | Reply::Evidence(_))) {
+        *answer = Ok(Reply::Received);
+    }
+}

@@ -91,6 +91,22 @@ impl Tally {
         );
     }
 
+    /// Whether all that worlds are there for came often enough: what is never reached is not tested.
+    pub(crate) fn has_reached_all(&self) {
+        for (name, times) in self.faults() {
+            let worlds = self.worlds;
+            assert!(
+                20 * times > worlds,
+                "{name}: {times} in {worlds} worlds, which is too seldom to be looked at"
+            );
+        }
+        let (versions, of_several, worlds) = (self.versions, self.of_several, self.worlds);
+        assert!(2 * versions > worlds, "only {versions} versions in {worlds} worlds");
+        assert!(20 * of_several > versions, "only {of_several} of {versions} versions are of several rounds");
+        let (missing, sums) = (self.sums_with_missing, self.sums);
+        assert!(8 * missing > sums, "only {missing} of {sums} sums lack a device that sent keys");
+    }
+
     /// How often each kind of thing went wrong.
     pub(crate) fn faults(&self) -> [(&'static str, u64); 10] {
         [
