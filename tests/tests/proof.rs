@@ -114,7 +114,9 @@ fn play(of: impl Fn(u64) -> Setting + Sync, first: u64, until: Until) -> Played 
             });
         }
     });
-    played.into_inner().unwrap()
+    let mut played = played.into_inner().unwrap();
+    played.found.sort_unstable();
+    played
 }
 
 /// In these, the watch once found something: in 16, 83 and 109 the noise of several rounds in one version was taken for a mask
