@@ -170,41 +170,42 @@ impl Driver {
         long: Duration,
     ) -> Result<Reply, Rejection> {
         let until = Instant::now() + long;
-        let asks = (device, request);
-        let cell = match Awaits::of(&asks.1) {
-            Awaits::Nothing => return self.handle(device, asks.1).await,
+        let awaits = Awaits::of(&request);
+        let cell = match awaits {
+            // What it takes to answer at once is not kept beside a question that is held.
+            Awaits::Nothing => return Box::pin(self.handle(device, request)).await,
             Awaits::Place => {
                 let places = self.tasks.phases.places.subscribe();
-                return self.hold(asks, until, places, |before, now| before != now).await;
+                return self.hold((device, &request), until, places, |before, now| before != now).await;
             }
             Awaits::Round(task) => self.tasks.find(task),
             Awaits::Step(session) => self.tasks.with_session(session),
         };
         match cell {
             Ok(cell) => {
-                let awaits = Awaits::of(&asks.1);
-                self.hold(asks, until, cell.steps(), |before, now| awaits.came_in_round(before, now)).await
+                let (asks, steps) = ((device, &request), cell.steps());
+                self.hold(asks, until, steps, |before, now| awaits.came_in_round(before, now)).await
             }
             // There is nothing to wait for.
-            Err(_) => self.handle(device, asks.1).await,
+            Err(_) => Box::pin(self.handle(device, request)).await,
         }
     }
 
     /// Asks, and holds an answer that waits for others until what is waited for came, by what is watched.
     async fn hold<T: Clone>(
         &self,
-        (device, request): (DeviceId, Request),
+        (device, request): (DeviceId, &Request),
         until: Instant,
         mut watched: watch::Receiver<T>,
         came: impl Fn(&T, &T) -> bool,
     ) -> Result<Reply, Rejection> {
-        let (awaits, name) = (Awaits::of(&request), request.name());
+        let (awaits, name) = (Awaits::of(request), request.name());
         let mut held = None;
         let answer = loop {
             // From before the answer, so that nothing is missed that comes right after it.
             let before = watched.borrow_and_update().clone();
             let asked = Instant::now();
-            let answer = self.decided(device, request.clone()).await;
+            let answer = Box::pin(self.decided(device, request.clone())).await;
             if !answer.as_ref().is_ok_and(|answer| waits_for_others(awaits, answer)) {
                 break answer;
             }

@@ -26,26 +26,17 @@ use proto::plan::{Plan, vector_from_bytes};
 use serde::{Deserialize, Serialize};
 use shell::store::{Batch, Key, Store, StoreError};
 use task::optimizer::OptimizerState;
-use task::{Earlier, Gathered, Task, TaskError, TaskRecord};
+use task::{Earlier, Gathered, Task, TaskRecord};
 
-use crate::artifacts::{ArtifactError, Artifacts};
+use crate::artifacts::Artifacts;
 
+mod form;
 mod operators;
 
+pub use form::RecordError;
+use form::key_part;
+pub(crate) use form::{tree, whole};
 pub use operators::{OperatorRecord, insert_operator, operators, revoke_operator};
-
-/// The names of the trees.
-pub(crate) mod tree {
-    pub(crate) const TASKS: &str = "tasks";
-    pub(crate) const VERSIONS: &str = "versions";
-    pub(crate) const PARTICIPATIONS: &str = "participations";
-    pub(crate) const SURVIVORS: &str = "survivors";
-    pub(crate) const DEVICES: &str = "devices";
-    pub(crate) const IDENTITIES: &str = "identities";
-    pub(crate) const OPERATORS: &str = "operators";
-    /// A coordinator of before there were roles does not look here: it would take everybody for an admin.
-    pub(crate) const LESSER_OPERATORS: &str = "lesser operators";
-}
 
 use tree::{DEVICES, IDENTITIES, PARTICIPATIONS, SURVIVORS, TASKS, VERSIONS};
 
@@ -54,33 +45,6 @@ pub(crate) const INDEXED: &str = "indexed";
 
 /// Devices in one record of survivors: 35 bytes each as text, and a record has at most 4 KiB.
 const SURVIVORS_A_RECORD: usize = 100;
-
-/// A store that does not hold what it should.
-#[derive(Debug, thiserror::Error)]
-pub enum RecordError {
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// An artefact that a record names is missing or damaged.
-    #[error(transparent)]
-    Artifact(#[from] ArtifactError),
-    /// The records of a task do not make a task.
-    #[error("task {task} cannot be restored: {source}")]
-    Task {
-        /// The task.
-        task: TaskId,
-        /// Why.
-        source: TaskError,
-    },
-    /// A key or an artefact has a wrong form.
-    #[error("{what} of {of} has a wrong form")]
-    Malformed {
-        /// Which part.
-        what: &'static str,
-        /// Of what.
-        of: String,
-    },
-}
 
 /// The changing part of a task, and what it is made of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -442,18 +406,6 @@ pub fn devices_behind(
     Ok(store.scan(DEVICES, (from, Bound::Unbounded))?.filter_map(move |item| read(item).transpose()))
 }
 
-/// What was read, or nothing where it is a record that is damaged, which is said.
-pub(crate) fn whole<T>(read: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
-    match read {
-        Ok(record) => Ok(Some(record)),
-        Err(error @ (StoreError::Damaged { .. } | StoreError::Unreadable { .. })) => {
-            tracing::error!(%error, "whoever the record is of is shut out");
-            Ok(None)
-        }
-        Err(error) => Err(error),
-    }
-}
-
 /// Shuts a device out, for ever; durable when this returns. `false` when there is no such device, or it was shut out
 /// before; then `also` is not written either. Blocks.
 pub fn revoke(store: &Store, id: DeviceId, also: Batch) -> Result<bool, StoreError> {
@@ -465,13 +417,6 @@ pub fn revoke(store: &Store, id: DeviceId, also: Batch) -> Result<bool, StoreErr
     batch.put(DEVICES, id.0, &DeviceRecord { revoked: true, ..record })?;
     store.commit_blocking(&batch)?;
     Ok(true)
-}
-
-/// The 16 bytes of a key from `at` on.
-fn key_part(key: &Key, at: usize, what: &'static str) -> Result<[u8; 16], RecordError> {
-    let malformed = || RecordError::Malformed { what, of: format!("key {}", hex::encode(key.as_bytes())) };
-    let part = key.as_bytes().get(at..).ok_or_else(malformed)?;
-    part.try_into().map_err(|_| malformed())
 }
 
 #[cfg(test)]

@@ -115,7 +115,12 @@ impl wire::device_server::Device for DeviceService {
     }
 
     async fn send(&self, request: Request<wire::Request>) -> Result<Response<wire::Reply>, Status> {
-        respond(self.answer(request).await)
+        let asked = self.asked(request);
+        // It may be held for long, and takes no more room than it needs then.
+        respond(match asked {
+            Ok((device, request)) => Box::pin(self.answer(device, request)).await,
+            Err(rejection) => Err(rejection),
+        })
     }
 
     async fn read_log(
@@ -138,9 +143,12 @@ impl wire::device_server::Device for DeviceService {
 }
 
 impl DeviceService {
-    async fn answer(&self, request: Request<wire::Request>) -> Result<wire::Reply, Rejection> {
-        let device = self.device(&request)?;
-        let request = convert::request_from_wire(request.into_inner())?;
+    /// Which device asks what.
+    fn asked(&self, request: Request<wire::Request>) -> Result<(DeviceId, message::Request), Rejection> {
+        Ok((self.device(&request)?, convert::request_from_wire(request.into_inner())?))
+    }
+
+    async fn answer(&self, device: DeviceId, request: message::Request) -> Result<wire::Reply, Rejection> {
         if let message::Request::Fetch { digest, offset } = request
             && let Some(chunk) = self.bases.chunk(digest, offset).await
         {

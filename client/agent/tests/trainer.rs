@@ -35,6 +35,9 @@ const VICTIM: &str = "NIGHTSHIFT_TEST_VICTIM";
 /// The name of the test that is run as such a process.
 const VICTIM_TEST: &str = "when_the_daemon_is_killed_its_trainer_is_gone_too";
 
+/// As long as a training must take at least in which somebody does something meanwhile, whatever else this machine does.
+const STEPS: u32 = 3_000;
+
 /// One test at a time, so that the only trainer there is is its own.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
@@ -229,7 +232,7 @@ fn an_interrupted_trainer_leaves_at_once_and_the_next_goes_on_from_its_last_step
     let _alone = alone();
     let (text, state) = (text(), tempfile::tempdir().unwrap());
     let (child, here) = (trainer(text.path()), in_process(text.path()));
-    let (work, stay, leave) = (work(300), AtomicBool::new(false), AtomicBool::new(false));
+    let (work, stay, leave) = (work(STEPS), AtomicBool::new(false), AtomicBool::new(false));
     let elsewhere = tempfile::tempdir().unwrap();
     let expected = trained(run(&here, &work, &Checkpoint::below(elsewhere.path()), &stay));
     let told = Mutex::new(None);
@@ -244,7 +247,7 @@ fn an_interrupted_trainer_leaves_at_once_and_the_next_goes_on_from_its_last_step
     let TrainingEnd::NotTrained(why) = end else { panic!("{end:?}") };
     let step = why.strip_prefix("it was interrupted after step ").and_then(|rest| rest.split(' ').next());
     let step: u32 = step.unwrap_or_else(|| panic!("{why}")).parse().unwrap();
-    assert!((20..300).contains(&step), "{why}");
+    assert!((20..STEPS).contains(&step), "{why}");
     assert!(
         recorder.kept.load(Ordering::Relaxed) >= 2,
         "the one of step 20, others on their way, and the newest"
@@ -263,7 +266,7 @@ fn a_trainer_that_is_killed_from_outside_is_an_event_with_a_name_and_the_next_go
     let _alone = alone();
     let (text, state) = (text(), tempfile::tempdir().unwrap());
     let (child, stay) = (trainer(text.path()), AtomicBool::new(false));
-    let work = work(300);
+    let work = work(STEPS);
     let kill = || kill_process(the_trainer(), Signal::KILL).unwrap();
     let end = run(&child, &work, &Meanwhile::of(state.path(), &kill), &stay);
     assert_eq!(fault(end), TrainerFault::Killed { signal: 9 });

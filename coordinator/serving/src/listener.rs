@@ -197,29 +197,34 @@ where
         self.close(&mut places, gone);
         let held = Held { listener: Arc::clone(self), place };
         let task = tasks.spawn(async move {
-            if let Err(error) = held.listener.attend(stream, remote, held.place).await {
-                held.listener.count(&error);
-                tracing::debug!(%remote, %error, "a connection was turned away");
+            // A connection is here for hours, and what it took to let it in for moments: that is not kept beside it.
+            match Box::pin(held.listener.let_in(stream, remote, held.place)).await {
+                Ok(Some((stream, guard))) => connection::serve(stream, guard, &held.listener.stop).await,
+                Ok(None) => {}
+                Err(error) => {
+                    held.listener.count(&error);
+                    tracing::debug!(%remote, %error, "a connection was turned away");
+                }
             }
         });
         places.tasks.insert(place, task);
         self.count_open(&places);
     }
 
-    /// A connection from its first byte to its end.
-    async fn attend(
-        self: &Arc<Self>,
+    /// A connection from its first byte until it is known who it is; none where it is gone again.
+    async fn let_in(
+        &self,
         stream: TcpStream,
         remote: SocketAddr,
         place: Place,
-    ) -> Result<(), HandshakeError> {
+    ) -> Result<Option<(Box<TlsStream<TcpStream>>, Guard<S>)>, HandshakeError> {
         let Limits { first_byte_timeout, handshake_timeout, .. } = self.limits;
         stream.set_nodelay(true)?;
         let mut byte = [0];
         let first = timeout(first_byte_timeout, stream.peek(&mut byte));
         if first.await.map_err(|_| HandshakeError::Silent(first_byte_timeout))?? == 0 {
             // Whoever closes at once looks whether somebody listens.
-            return Ok(());
+            return Ok(None);
         }
         {
             let mut places = self.places();
@@ -228,7 +233,7 @@ where
         }
         let acceptor = TlsAcceptor::from(Arc::clone(&self.config.borrow()));
         let shaken = timeout(handshake_timeout, acceptor.accept(stream));
-        let stream = shaken.await.map_err(|_| HandshakeError::TimedOut(handshake_timeout))??;
+        let stream = Box::new(shaken.await.map_err(|_| HandshakeError::TimedOut(handshake_timeout))??);
         let info = who(&stream, remote)?;
         // Who was shut out holds no more than a stranger, and is told so at its first call.
         let holds = if self.shared.admits(&info) {
@@ -243,13 +248,11 @@ where
                 Admitted::Welcome => {}
                 Admitted::InsteadOf(gone) => self.close(&mut places, Some(gone)),
                 Admitted::Full => return Err(HandshakeError::Full),
-                Admitted::Gone => return Ok(()),
+                Admitted::Gone => return Ok(None),
             }
             self.count_open(&places);
         }
-        let guard = Guard::new(Arc::clone(&self.shared), info, &holds, self.services.clone());
-        connection::serve(stream, guard, &self.stop).await;
-        Ok(())
+        Ok(Some((stream, Guard::new(Arc::clone(&self.shared), info, &holds, self.services.clone()))))
     }
 }
 

@@ -6,8 +6,8 @@ use proto::role::Role;
 use serde::{Deserialize, Serialize};
 use shell::store::{Batch, Key, Store, StoreError};
 
-use super::tree::{LESSER_OPERATORS, OPERATORS};
-use super::{RecordError, key_part, whole};
+use super::form::tree::{LESSER_OPERATORS, OPERATORS};
+use super::form::{RecordError, key_part, whole};
 
 /// A certificate of an operator.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -43,7 +43,7 @@ const MAX_RESETS: usize = 32;
 
 /// Serves the calls of a connection until either side ends it, it has been idle for too long, it has come of age, or
 /// `stop` is canceled.
-pub(super) async fn serve<S>(stream: TlsStream<TcpStream>, guard: Guard<S>, stop: &CancellationToken)
+pub(super) async fn serve<S>(stream: Box<TlsStream<TcpStream>>, guard: Guard<S>, stop: &CancellationToken)
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + Sync + 'static,
     S::Future: Send,
@@ -51,7 +51,8 @@ where
     let allowance = guard.allowance();
     let calls = Arc::clone(guard.calls());
     let stream = TokioIo::new(Capped { stream, left: allowance.sent_bytes });
-    let mut connection = pin!(builder(&allowance).serve_connection(stream, guard));
+    // On the heap, so that it takes its room once, and not also where it was made.
+    let mut connection = Box::pin(builder(&allowance).serve_connection(stream, guard));
     let mut count = calls.count();
     let ends = async {
         tokio::select! {
@@ -109,7 +110,7 @@ async fn stalled(calls: &Calls) {
 
 /// A stream that ends when the peer has sent so much.
 struct Capped {
-    stream: TlsStream<TcpStream>,
+    stream: Box<TlsStream<TcpStream>>,
     left: u64,
 }
 

@@ -20,8 +20,8 @@ use tonic::body::Body;
 use tower::{Service, ServiceExt};
 
 use super::allowance::{Allowance, CALLS_A_SECOND, CALLS_AT_ONCE};
-use super::answer::{Answer, Calls};
-use super::message::{self, Memory, Unread, Whole};
+use super::answer::{Answer, Calls, UnderWay};
+use super::message::{self, Memory, Share, Unread, Whole};
 use super::turned_away::{Reason, TurnedAway};
 use crate::peer::{ConnectInfo, Peer};
 use crate::status;
@@ -44,14 +44,24 @@ pub(super) struct Shared {
 /// Whether a peer may call now: whom its certificate names may have been shut out since.
 pub type Admits = Arc<dyn Fn(&ConnectInfo) -> bool + Send + Sync>;
 
-/// One connection's way to the services.
-#[derive(Clone, Debug)]
-pub(super) struct Guard<S> {
+/// One connection's way to the services, which its calls share.
+#[derive(Debug)]
+pub(super) struct Guard<S>(Arc<Way<S>>);
+
+#[derive(Debug)]
+struct Way<S> {
     shared: Arc<Shared>,
     info: ConnectInfo,
     allowance: Allowance,
     calls: Arc<Calls>,
     services: S,
+}
+
+/// A call that is under way, with the message that came with it.
+struct Read {
+    call: UnderWay,
+    request: Request<Body>,
+    share: Share,
 }
 
 impl Shared {
@@ -102,24 +112,22 @@ impl<S> Guard<S> {
     /// For a peer that may hold what `holds` may.
     pub(super) fn new(shared: Arc<Shared>, info: ConnectInfo, holds: &Peer, services: S) -> Self {
         let allowance = Allowance::of(holds);
-        Self { shared, info, allowance, calls: Arc::new(Calls::new()), services }
+        Self(Arc::new(Way { shared, info, allowance, calls: Arc::new(Calls::new()), services }))
     }
 
     /// What is under way.
     pub(super) fn calls(&self) -> &Arc<Calls> {
-        &self.calls
+        &self.0.calls
     }
 
     pub(super) fn allowance(&self) -> Allowance {
-        self.allowance
+        self.0.allowance
     }
 }
 
-impl<S> Guard<S>
-where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
-{
-    async fn answer(self, request: Request<Incoming>) -> Result<Response<Body>, Rejection> {
+impl<S> Way<S> {
+    /// Reads a call, from whoever may make it now.
+    async fn read(&self, request: Request<Incoming>) -> Result<Read, Rejection> {
         let call = self.calls.begin();
         let (mut parts, body) = request.into_parts();
         let anonymous = self.info.peer == Peer::Anonymous;
@@ -140,21 +148,35 @@ where
             .map_err(|unread| self.shared.count(unread))?;
         self.shared.turned_away.traffic.received(bytes.len());
         parts.extensions.insert(self.info.clone());
-        let request = Request::from_parts(parts, Body::new(Full::new(bytes)));
-        let shared = Arc::clone(&self.shared);
-        let Ok(response) = self.services.oneshot(request).await;
-        drop(share);
+        Ok(Read { call, request: Request::from_parts(parts, Body::new(Full::new(bytes))), share })
+    }
+
+    /// Lets an answer out, whole.
+    async fn give(&self, call: UnderWay, response: Response<Body>) -> Result<Response<Body>, Rejection> {
         let (parts, body) = response.into_parts();
         let Ok(body) = body.collect().await else {
             return Err(Rejection::Unavailable("the answer could not be made".to_owned()));
         };
         let trailers = body.trailers().cloned();
         let bytes = body.to_bytes();
-        let share = message::take_for_answer(&shared.answers, bytes.len()).await;
-        let share = share.map_err(|unread| shared.count(unread))?;
-        shared.turned_away.traffic.sends(bytes.len());
+        let share = message::take_for_answer(&self.shared.answers, bytes.len()).await;
+        let share = share.map_err(|unread| self.shared.count(unread))?;
+        self.shared.turned_away.traffic.sends(bytes.len());
         let answer = Answer::new(bytes, trailers, call, share);
         Ok(Response::from_parts(parts, Body::new(answer)))
+    }
+}
+
+impl<S> Way<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone,
+{
+    /// A call may be held for long: what it took to read it, and what it takes to answer it, are not kept beside it.
+    async fn answer(&self, request: Request<Incoming>) -> Result<Response<Body>, Rejection> {
+        let Read { call, request, share } = Box::pin(self.read(request)).await?;
+        let Ok(response) = self.services.clone().oneshot(request).await;
+        drop(share);
+        Box::pin(self.give(call, response)).await
     }
 }
 
@@ -168,14 +190,17 @@ where
     type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let guard = self.clone();
+        let way = Arc::clone(&self.0);
         let is_grpc = status::is_grpc(request.headers());
         Box::pin(async move {
-            let peer = guard.info.peer.clone();
-            let answer = guard.answer(request).await;
+            let answer = way.answer(request).await;
             Ok(answer.unwrap_or_else(|rejection| {
                 // A browser reads no trailers.
-                if is_grpc { status::of(&rejection).into_http() } else { status::page(&rejection, &peer) }
+                if is_grpc {
+                    status::of(&rejection).into_http()
+                } else {
+                    status::page(&rejection, &way.info.peer)
+                }
             }))
         })
     }
