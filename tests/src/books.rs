@@ -108,7 +108,11 @@ impl TaskBook {
                 assert_eq!(distinct.len(), devices.len(), "a device is in two sums of one version");
                 assert_eq!(devices.len(), version.survivors as usize, "other sums than its were opened");
                 assert_eq!(version.version, self.version + 1, "a version was left out");
-                assert_eq!(version.adapter, Digest::of(adapter));
+                assert_eq!(
+                    version.adapter,
+                    Digest::of(adapter),
+                    "a version's digest is not that of its numbers"
+                );
                 (self.version, self.newest) = (version.version, rounds);
             }
             TaskEffect::Aborted { round, .. } => {
@@ -176,7 +180,8 @@ impl DeviceBook {
             if matches!(request, Request::Agree { .. }) {
                 once(&mut self.agreed, round, &bytes, "signatures");
             } else if matches!(request, Request::Unmask { .. }) {
-                assert!(round.is_some_and(|round| self.agreed.contains_key(&round)));
+                let has_agreed = round.is_some_and(|round| self.agreed.contains_key(&round));
+                assert!(has_agreed, "shares before the signature over the transcript");
                 once(&mut self.unmasked, round, &bytes, "sets of shares");
             }
         }

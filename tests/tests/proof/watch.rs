@@ -81,6 +81,32 @@ impl Tally {
         self.lies += other.lies;
     }
 
+    /// By the noise of all sums together, for a device of some that adds none: what no sum alone shows.
+    pub(crate) fn has_its_noise(&self) {
+        let ratio = self.noise / self.planned_noise;
+        let error = (2.0 / self.planned_noise).sqrt();
+        assert!(
+            ratio > 1.0 - 6.0 * error,
+            "{ratio:.5} of the planned noise of all sums, give or take {error:.5}"
+        );
+    }
+
+    /// Whether all that worlds are there for came often enough: what is never reached is not tested.
+    pub(crate) fn has_reached_all(&self) {
+        for (name, times) in self.faults() {
+            let worlds = self.worlds;
+            assert!(
+                20 * times > worlds,
+                "{name}: {times} in {worlds} worlds, which is too seldom to be looked at"
+            );
+        }
+        let (versions, of_several, worlds) = (self.versions, self.of_several, self.worlds);
+        assert!(2 * versions > worlds, "only {versions} versions in {worlds} worlds");
+        assert!(20 * of_several > versions, "only {of_several} of {versions} versions are of several rounds");
+        let (missing, sums) = (self.sums_with_missing, self.sums);
+        assert!(8 * missing > sums, "only {missing} of {sums} sums lack a device that sent keys");
+    }
+
     /// How often each kind of thing went wrong.
     pub(crate) fn faults(&self) -> [(&'static str, u64); 10] {
         [
@@ -225,7 +251,7 @@ impl Seen {
                     if matches!(request, Request::MaskedDone { .. }) {
                         self.tally.inputs += u64::from(self.inputs.insert((device, session)));
                         let signed = signed.unwrap_or_else(|| {
-                            panic!("device {device} signs in round {round} before that is in its ledger")
+                            panic!("device {device} says with whom it masked in round {round} before that is in its ledger")
                         });
                         book.signed(signed);
                     }

@@ -223,8 +223,10 @@ impl Clock for Clocks {
             return None;
         }
         let (now, next) = (self.ahead_millis(who, after_millis), after_millis / SET_MILLIS + 1);
-        // Far enough to sleep well, and looked at again then.
-        (next..next + 16).map(|part| part * SET_MILLIS).find(|at| self.ahead_millis(who, *at) != now)
+        // Looked at again then, where nothing is set as far as this looks: a later setting must not be slept past.
+        let look = next + 16;
+        let set = (next..look).map(|part| part * SET_MILLIS).find(|at| self.ahead_millis(who, *at) != now);
+        set.or(Some(look * SET_MILLIS))
     }
 }
 
