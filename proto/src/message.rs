@@ -19,6 +19,13 @@ pub const CHUNK_BYTES: usize = 1 << 19;
 /// Coordinates of a masked input in one [`Request::MaskedChunk`].
 pub const CHUNK_COORDINATES: usize = 1 << 15;
 
+/// The hash by which a device declares a masked input to be whole: SHA-256 over the SHA-256 of each of its packed chunks, in
+/// order. Each byte is hashed once, with its chunk.
+pub fn input_digest(chunks: &[Digest]) -> Digest {
+    let all: Vec<u8> = chunks.iter().flat_map(|chunk| chunk.0).collect();
+    Digest::of(&all)
+}
+
 /// The most versions that a device is told of at a time.
 pub const MOST_LATEST: usize = 64;
 
@@ -90,7 +97,7 @@ pub enum Request {
     MaskedDone {
         /// The round's session.
         session: SessionId,
-        /// SHA-256 over all packed chunks in order.
+        /// What its chunks are: [`input_digest`].
         digest: Digest,
         /// With whom the device masked: its signature over the roster and the sharers.
         sharing: Signature,

@@ -5,10 +5,9 @@
 use aggregation::{IdentityKey, Masking, Refusal, Signature, Submitted, packing};
 use privacy::{EncodeError, Mechanism};
 use proto::ids::Digest;
-use proto::message::CHUNK_COORDINATES;
+use proto::message::{CHUNK_COORDINATES, input_digest};
 use proto::metrics::Metric;
 use rand_core::CryptoRng;
-use ring::digest::{Context, SHA256};
 use zeroize::Zeroizing;
 
 use crate::update::Update;
@@ -25,8 +24,8 @@ pub struct MaskedInput {
     arrived: usize,
     /// The next chunk, packed.
     chunk: Vec<u8>,
-    /// Over all chunks up to and with the next one.
-    hash: Context,
+    /// Of all chunks up to and with the next one.
+    digests: Vec<Digest>,
 }
 
 /// What is left to do of a masked input after a chunk has arrived.
@@ -38,7 +37,7 @@ pub enum Sent {
     Whole {
         /// The device after its input.
         submitted: Submitted,
-        /// SHA-256 over all chunks in order.
+        /// What its chunks were, by [`input_digest`].
         digest: Digest,
         /// The device's signature over the sharers with whom it masked. The input counts only with it, and it must be
         /// in the ledger before it leaves.
@@ -54,8 +53,8 @@ impl std::fmt::Debug for MaskedInput {
 
 impl MaskedInput {
     fn new(masking: Masking, coordinates: Vec<u32>, bits: u32) -> Result<Self, Refusal> {
-        let (coordinates, hash) = (Zeroizing::new(coordinates), Context::new(&SHA256));
-        let mut input = Self { masking, bits, coordinates, arrived: 0, chunk: Vec::new(), hash };
+        let (coordinates, digests) = (Zeroizing::new(coordinates), Vec::new());
+        let mut input = Self { masking, bits, coordinates, arrived: 0, chunk: Vec::new(), digests };
         input.pack()?;
         Ok(input)
     }
@@ -73,8 +72,7 @@ impl MaskedInput {
             self.pack()?;
             return Ok(Sent::Partly(self));
         }
-        let mut digest = Digest([0; 32]);
-        digest.0.copy_from_slice(self.hash.finish().as_ref());
+        let digest = input_digest(&self.digests);
         let (submitted, sharing) = self.masking.submit(identity)?;
         Ok(Sent::Whole { submitted, digest, sharing })
     }
@@ -86,7 +84,7 @@ impl MaskedInput {
         // In place: each coordinate is masked once and its integer is gone.
         self.masking.mask_chunk(offset, chunk)?;
         self.chunk = packing::pack(chunk, self.bits);
-        self.hash.update(&self.chunk);
+        self.digests.push(Digest::of(&self.chunk));
         Ok(())
     }
 }

@@ -9,7 +9,7 @@ use aggregation::{
 };
 use nightshift_coordinator::driver::{Driver, now};
 use proto::ids::{DeviceId, Digest, SessionId, TaskId};
-use proto::message::{CHUNK_COORDINATES, CheckIn, Outcome, Published, Reply, Request};
+use proto::message::{CHUNK_COORDINATES, CheckIn, Outcome, Published, Reply, Request, input_digest};
 use proto::plan::{Mode, Plan, PrivacyPlan, RoundPlan, model_digest};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
@@ -201,7 +201,8 @@ impl Stage {
             });
             submitted.extend(devices);
             for (number, (chunks, sharing)) in chunks {
-                let digest = Digest::of(&chunks.concat());
+                let digest =
+                    input_digest(&chunks.iter().map(|packed| Digest::of(packed)).collect::<Vec<_>>());
                 for (packed, offset) in chunks.into_iter().zip((0_u64..).step_by(CHUNK_COORDINATES)) {
                     self.ask(number, Request::MaskedChunk { session, offset, packed }).await;
                 }

@@ -4,7 +4,7 @@ use aggregation::{
 };
 use proto::admin::TaskState;
 use proto::ids::SessionId;
-use proto::message::{CheckIn, Published};
+use proto::message::{CheckIn, Published, input_digest};
 use proto::plan::{
     Mode, Plan, PrivacyPlan, RefreshPlan, RoundPlan, model_digest, rotation_seed, vector_from_bytes,
 };
@@ -379,7 +379,7 @@ impl Join<Masking> {
             let mut input = mechanism.encode(&update, &[], &seed, rng).unwrap().into_ring();
             masking.mask(&mut input).unwrap();
             let packed = packing::pack(&input, self.context.ring_bits);
-            let digest = Digest::of(&packed);
+            let digest = input_digest(&[Digest::of(&packed)]);
             driver.handle(device(i), Request::MaskedChunk { session, offset: 0, packed }).await.unwrap();
             let (submitted, sharing) = masking.submit(&identity(i)).unwrap();
             devices.push((submitted, Request::MaskedDone { session, digest, sharing }));

@@ -293,7 +293,7 @@ pub struct MaskedChunk {
 pub struct MaskedDone {
     #[prost(bytes = "vec", tag = "1")]
     pub session: ::prost::alloc::vec::Vec<u8>,
-    /// SHA-256 over all packed chunks in order.
+    /// SHA-256 over the SHA-256 of each packed chunk, in order.
     #[prost(bytes = "vec", tag = "2")]
     pub digest: ::prost::alloc::vec::Vec<u8>,
     /// The device's signature over the roster and the sharers with whom it masked.

@@ -8,9 +8,8 @@ use aggregation::{
     UnmaskShares, packing,
 };
 use proto::ids::{DeviceId, Digest, SessionId, Timestamp};
-use proto::message::{CHUNK_COORDINATES, Outcome, Reply, Request};
+use proto::message::{CHUNK_COORDINATES, Outcome, Reply, Request, input_digest};
 use rand_chacha::ChaCha20Rng;
-use ring::digest::{Context as Hash, SHA256};
 
 use super::BenchError;
 use super::input::Inputs;
@@ -107,20 +106,18 @@ pub(super) fn mask(
 ) -> Result<Asked<Submitted>, BenchError> {
     let (Reply::Inbox { sharers, shares }, state) = line.again(asked)? else { return Err(line.unexpected()) };
     let masking = state.receive(sharers, shares)?;
-    let mut hash = Hash::new(&SHA256);
+    let mut digests = Vec::new();
     for chunk in 0..common.inputs.chunks() {
         let mut input = line.outside(|| common.inputs.chunk(device.number, chunk));
         let offset = chunk * CHUNK_COORDINATES;
         masking.mask_chunk(offset, &mut input)?;
         let packed = packing::pack(&input, common.context.ring_bits);
-        hash.update(&packed);
+        digests.push(Digest::of(&packed));
         let request = Request::MaskedChunk { session: session(common), offset: offset as u64, packed };
         let Reply::Received = line.ask(&request)? else { return Err(line.unexpected()) };
     }
-    let mut digest = [0; 32];
-    digest.copy_from_slice(hash.finish().as_ref());
     let (state, sharing) = masking.submit(&device.identity)?;
-    let request = Request::MaskedDone { session: session(common), digest: Digest(digest), sharing };
+    let request = Request::MaskedDone { session: session(common), digest: input_digest(&digests), sharing };
     line.submit(state, request)
 }
 

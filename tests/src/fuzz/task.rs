@@ -4,7 +4,7 @@ use aggregation::Signature;
 use prost::Message;
 use proto::convert::request_to_wire;
 use proto::ids::Digest;
-use proto::message::Request;
+use proto::message::{Request, input_digest};
 
 use super::tape::Tape;
 use super::world::{Carriage, World};
@@ -104,7 +104,7 @@ fn submit_another_input(world: &mut World, tape: &mut Tape<'_>) {
     let index = tape.below(world.devices());
     let Some(Request::MaskedChunk { session, offset, mut packed }) = world.request_of(index) else { return };
     change(&mut packed, tape);
-    let digest = Digest::of(&packed);
+    let digest = input_digest(&[Digest::of(&packed)]);
     let chunk = Request::MaskedChunk { session, offset, packed };
     let mut sharing = [0; 64];
     change(&mut sharing, tape);

@@ -2,8 +2,8 @@
 
 use aggregation::{EvidenceError, Refusal, Signature};
 use proto::adapter::Module;
-use proto::ids::DeviceId;
-use proto::message::{CHUNK_COORDINATES, Rejection, Reply, Request};
+use proto::ids::{DeviceId, Digest};
+use proto::message::{CHUNK_COORDINATES, Rejection, Reply, Request, input_digest};
 use session::Ended;
 use task::TaskEffect;
 
@@ -94,7 +94,7 @@ fn an_input_that_came_in_part_is_not_in_the_sum_and_is_charged() {
             return None;
         }
         // It says that it is done after its first chunk, with the hash of what it sent.
-        let digest = proto::ids::Digest::of(packed);
+        let digest = input_digest(&[Digest::of(packed)]);
         let done = Request::MaskedDone { session: *session, digest, sharing: Signature([0; 64]) };
         let answer = post.pass();
         early = Some(post.coordinator.serve(5, &done).unwrap_err());

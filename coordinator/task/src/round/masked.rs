@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 
 use aggregation::{DeviceIndex, IndexSet, RunningSum, Sharing, Signature, SumError, packing};
 use proto::ids::{DeviceId, Digest, Timestamp};
-use proto::message::{CHUNK_COORDINATES, Outcome, Rejection, Reply};
-use ring::digest::{Context as Hash, SHA256};
+use proto::message::{CHUNK_COORDINATES, Outcome, Rejection, Reply, input_digest};
 
 use super::agree::AgreePhase;
 use super::share::Shared;
@@ -40,7 +39,8 @@ pub(super) struct Done {
 struct Upload {
     coordinates: usize,
     chunks: Vec<Digest>,
-    hash: Hash,
+    /// By which the disk is believed to give back what came.
+    checksums: Vec<u32>,
 }
 
 impl std::fmt::Debug for Upload {
@@ -122,11 +122,11 @@ impl MaskedPhase {
         let upload = self.uploads.entry(index).or_insert_with(|| Upload {
             coordinates: 0,
             chunks: Vec::new(),
-            hash: Hash::new(&SHA256),
+            checksums: Vec::new(),
         });
         upload.coordinates += chunk_len;
         upload.chunks.push(digest);
-        upload.hash.update(packed);
+        upload.checksums.push(crc32fast::hash(packed));
         Ok(())
     }
 
@@ -151,15 +151,15 @@ impl MaskedPhase {
             let why = format!("{found} of {wanted} coordinates have come");
             return Err(unacceptable("masked done", &why));
         };
-        if upload.hash.clone().finish().as_ref() != done.digest.0 {
+        if input_digest(&upload.chunks) != done.digest {
             return Err(unacceptable("masked done", &"the hash is not that of the chunks"));
         }
         // By itself and not with others: nobody else's input may depend on what is wrong with one signature.
         self.sharing
             .verify(&self.shared.joined.roster, index, &done.sharing)
             .map_err(|error| unacceptable("masked done", &error))?;
-        let chunks = upload.chunks.clone();
-        self.add(index, &chunks, params)?;
+        let checksums = upload.checksums.clone();
+        self.add(index, &checksums, params)?;
         self.uploads.remove(&index);
         self.done.insert(index, done);
         if self.done.len() >= params.report_goal && self.reached.is_none() {
@@ -170,14 +170,14 @@ impl MaskedPhase {
 
     /// Adds a complete input to the sum, from the spool. If that fails half-way the sum is torn, which ends the
     /// round.
-    fn add(&mut self, index: DeviceIndex, chunks: &[Digest], params: &RoundParams) -> Result<(), Rejection> {
+    fn add(&mut self, index: DeviceIndex, checksums: &[u32], params: &RoundParams) -> Result<(), Rejection> {
         let (len, bits) = (params.context.len, params.context.ring_bits);
-        for (number, digest) in chunks.iter().enumerate() {
+        for (number, checksum) in checksums.iter().enumerate() {
             let offset = number * CHUNK_COORDINATES;
             let chunk_len = CHUNK_COORDINATES.min(len - offset);
             let mut packed = vec![0; packing::packed_len(chunk_len, bits)];
             self.spool.read(index, byte(number, params), &mut packed).map_err(|error| unavailable(&error))?;
-            if Digest::of(&packed) != *digest {
+            if crc32fast::hash(&packed) != *checksum {
                 return Err(unavailable(&"a spooled chunk is not what came"));
             }
             let chunk = packing::unpack(&packed, bits, chunk_len).map_err(|error| unavailable(&error))?;

@@ -153,13 +153,26 @@ impl Stage {
         timeout(LONG, there).await.unwrap()
     }
 
-    /// Questions of devices that the coordinator answered, by what they were and by the answer.
-    pub(crate) async fn answered(&self) -> Answered {
+    async fn scrape(&self) -> String {
         let mut stream = TcpStream::connect(self.metrics).await.unwrap();
         let request = format!("GET /metrics HTTP/1.1\r\nHost: {}\r\n\r\n", self.metrics);
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut text = String::new();
         stream.read_to_string(&mut text).await.unwrap();
+        text
+    }
+
+    /// Bytes of messages of devices that the coordinator read.
+    pub(crate) async fn received(&self) -> u64 {
+        let text = self.scrape().await;
+        let count = "nightshift_received_bytes_total{listener=\"devices\"} ";
+        let line = text.lines().find_map(|line| line.strip_prefix(count));
+        line.unwrap_or_else(|| panic!("{text}")).parse().unwrap()
+    }
+
+    /// Questions of devices that the coordinator answered, by what they were and by the answer.
+    pub(crate) async fn answered(&self) -> Answered {
+        let text = self.scrape().await;
         let mut answered = BTreeMap::new();
         for line in text.lines() {
             let Some(rest) = line.strip_prefix("nightshift_device_requests_total{") else { continue };
