@@ -98,7 +98,7 @@ impl Default for Metrics {
         };
         // What has not come up yet is there as 0.
         for outcome in OUTCOMES {
-            drop(metrics.rounds.get_or_create(&[("outcome", of_outcome(outcome))]));
+            drop(metrics.rounds.get_or_create(&[("outcome", outcome.word())]));
         }
         for answer in ["wait", "assignment"] {
             drop(metrics.requests.get_or_create(&[("request", "check-in"), ("answer", answer)]));
@@ -131,7 +131,7 @@ impl Metrics {
             | TaskEffect::Commit { completed_by: None, .. }
             | TaskEffect::End(_) => return,
         };
-        self.rounds.get_or_create(&[("outcome", of_outcome(outcome))]).inc();
+        self.rounds.get_or_create(&[("outcome", outcome.word())]).inc();
     }
 
     /// The steps that all open rounds are in now.
@@ -256,19 +256,6 @@ impl Drop for Held {
         if !self.is_answered {
             self.requests.get_or_create(&[("request", self.request), ("answer", "hung_up")]).inc();
         }
-    }
-}
-
-fn of_outcome(outcome: Outcome) -> &'static str {
-    match outcome {
-        Outcome::Published => "published",
-        Outcome::TooFewJoined => "too_few_joined",
-        Outcome::NotDrawn => "not_drawn",
-        Outcome::TooFewShared => "too_few_shared",
-        Outcome::TooFewSurvivors => "too_few_survivors",
-        Outcome::NoQuorum => "no_quorum",
-        Outcome::NotRecovered => "not_recovered",
-        Outcome::Stopped => "stopped",
     }
 }
 

@@ -420,6 +420,22 @@ pub enum Outcome {
     Stopped,
 }
 
+impl Outcome {
+    /// One word of it, by which metrics and reports count.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Published => "published",
+            Self::TooFewJoined => "too_few_joined",
+            Self::NotDrawn => "not_drawn",
+            Self::TooFewShared => "too_few_shared",
+            Self::TooFewSurvivors => "too_few_survivors",
+            Self::NoQuorum => "no_quorum",
+            Self::NotRecovered => "not_recovered",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

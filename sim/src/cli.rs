@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use engine::{Base, Projection};
+use engine::Base;
 use nightshift_sim::classes::ClassShare;
-use nightshift_sim::scenario::{Scenario, ScenarioError, Terms, cohort_of, seeded};
+use nightshift_sim::scenario::{Scenario, ScenarioError, Terms, cohort_of, projections, seeded};
 use nightshift_sim::{bench, demo, make_base, make_data};
 use planning::{PlanOptions, Privacy, Subject};
 use proto::adapter::Factors;
@@ -353,16 +353,4 @@ impl RunArgs {
             }),
         })
     }
-}
-
-/// The layers that are adapted.
-fn projections(targets: &[String]) -> Result<Vec<Projection>, ScenarioError> {
-    let mut projections = Vec::new();
-    for target in targets {
-        match target.as_str() {
-            "all" | "all-linear" => projections.extend(Projection::ALL),
-            name => projections.push(name.parse()?),
-        }
-    }
-    Ok(projections)
 }

@@ -53,8 +53,8 @@ pub enum CompareError {
     )]
     NoRecord(String),
     /// There is one run only.
-    #[error("one run is compared with nothing: name another one")]
-    One,
+    #[error("one run is compared with nothing: name another one{}", missing_words(.0).map_or_else(String::new, |words| format!("; {words}")))]
+    One(Vec<String>),
     /// Their losses are not of the same kind.
     #[error("{first} and {second} cannot be compared: {what}")]
     Differ {
@@ -93,6 +93,8 @@ pub struct Compared {
     pub runs: Vec<Row>,
     /// What is measured.
     pub measures: Option<String>,
+    /// Runs that are not among them, since they never began or were ended early.
+    pub missing: Vec<String>,
 }
 
 /// One run.
@@ -163,26 +165,40 @@ impl Kind {
 
 /// Reads the runs in these folders; a folder of a sweep stands for all of its runs.
 pub fn read(folders: &[PathBuf]) -> Result<Compared, CompareError> {
-    let mut rows = Vec::new();
+    let (mut rows, mut missing) = (Vec::new(), Vec::new());
     for folder in folders {
-        for run in runs_in(folder)? {
+        let (runs, without) = runs_in(folder)?;
+        for run in runs {
             rows.push(row_of(&run)?);
         }
+        missing.extend(without.iter().map(|run| run.to_string_lossy().into_owned()));
     }
     if rows.len() < 2 {
-        return Err(CompareError::One);
+        return Err(CompareError::One(missing));
     }
-    compare(rows)
+    Ok(Compared { missing, ..compare(rows)? })
 }
 
-/// Runs of one sweep, each with its name.
-pub fn of_reports<'a>(reports: impl Iterator<Item = (String, &'a Report)>) -> Result<Compared, CompareError> {
-    compare(reports.map(|(name, report)| of_population(name, report)).collect())
+/// Runs of one sweep, each with its name, and the names of those of which there is nothing.
+pub fn of_reports<'a>(
+    reports: impl Iterator<Item = (String, &'a Report)>,
+    missing: Vec<String>,
+) -> Result<Compared, CompareError> {
+    let compared = compare(reports.map(|(name, report)| of_population(name, report)).collect())?;
+    Ok(Compared { missing, ..compared })
 }
 
-fn runs_in(folder: &Path) -> Result<Vec<PathBuf>, CompareError> {
+/// What is said of runs that are not compared; nothing where all are.
+fn missing_words(missing: &[String]) -> Option<String> {
+    let names: Vec<String> = missing.iter().map(|name| shown(name).to_string()).collect();
+    let words = || format!("missing, since they never began or were ended early: {}", names.join(", "));
+    (!missing.is_empty()).then(words)
+}
+
+/// The runs of a folder, and those that have no summary.
+fn runs_in(folder: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>), CompareError> {
     if folder.join(SUMMARY).exists() {
-        return Ok(vec![folder.to_path_buf()]);
+        return Ok((vec![folder.to_path_buf()], Vec::new()));
     }
     let refuse = |source| CompareError::Read { path: folder.to_path_buf(), source };
     // A sweep says which runs are its own: another one may have left more.
@@ -192,12 +208,16 @@ fn runs_in(folder: &Path) -> Result<Vec<PathBuf>, CompareError> {
         runs.extend(sweep.runs.iter().map(|run| folder.join(&run.name)));
     } else {
         for entry in fs::read_dir(folder).map_err(refuse)? {
-            runs.push(entry.map_err(refuse)?.path());
+            let run = entry.map_err(refuse)?.path();
+            // Whatever else lies there is no run.
+            if run.join(SCENARIO).exists() || run.join(SUMMARY).exists() {
+                runs.push(run);
+            }
         }
         runs.sort();
     }
-    runs.retain(|run| run.join(SUMMARY).exists());
-    if runs.is_empty() { Err(CompareError::None(folder.to_path_buf())) } else { Ok(runs) }
+    let (runs, missing): (Vec<_>, Vec<_>) = runs.into_iter().partition(|run| run.join(SUMMARY).exists());
+    if runs.is_empty() { Err(CompareError::None(folder.to_path_buf())) } else { Ok((runs, missing)) }
 }
 
 fn row_of(folder: &Path) -> Result<Row, CompareError> {
@@ -287,12 +307,11 @@ fn compare(mut rows: Vec<Row>) -> Result<Compared, CompareError> {
         row.settings = differ.iter().map(|key| (key.clone(), of(row, key))).collect();
     }
     let measures = match rows.first().map(|row| row.source.kind) {
-        None | Some(Kind::Population(ObjectiveName::None)) => None,
-        Some(Kind::Population(ObjectiveName::Quadratic)) => Some("value above the least"),
-        Some(Kind::Population(ObjectiveName::Logistic)) => Some("loss, nats an example"),
-        Some(Kind::Population(ObjectiveName::Engine) | Kind::Whole) => Some("held-out loss, nats a token"),
+        None => None,
+        Some(Kind::Population(objective)) => objective.measures(),
+        Some(Kind::Whole) => ObjectiveName::Engine.measures(),
     };
-    Ok(Compared { differ, runs: rows, measures: measures.map(str::to_owned) })
+    Ok(Compared { differ, runs: rows, measures: measures.map(str::to_owned), missing: Vec::new() })
 }
 
 fn difference(first: &Source, second: &Source) -> Option<String> {
@@ -409,7 +428,8 @@ impl Compared {
         };
         let measures =
             self.measures.as_ref().map_or_else(String::new, |what| format!("before and after: {what}\n"));
-        format!("{}\n\n{differ}\n{measures}", table.trim_fmt())
+        let missing = missing_words(&self.missing).map_or_else(String::new, |words| format!("{words}\n"));
+        format!("{}\n\n{differ}\n{measures}{missing}", table.trim_fmt())
     }
 
     /// A line for each run, with whole numbers and whole names.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use formats::name_of_base;
-use nightshift_sim::compare;
+use nightshift_sim::compare::{self, Compared};
 use nightshift_sim::population::folder::{self, Begin, Folder, FolderError, Kept};
 use nightshift_sim::population::{
     self, Finished, Given, KEYS, News, ObjectiveName, One, PopulationError, Report, Scenario, Sweep, Text,
@@ -191,18 +191,11 @@ fn all(runs: &Runs, stop: &AtomicBool, begin: Begin, out: &OutputArgs) -> Result
         }
     }
     progress.ends();
-    let compared = compare::of_reports(reports.iter().map(|(name, report)| (name.clone(), report)));
+    let names = runs.sweep.runs.iter().map(|run| run.name.clone());
+    let missing = names.filter(|name| reports.iter().all(|(known, _)| known != name)).collect();
+    let compared = compare::of_reports(reports.iter().map(|(name, report)| (name.clone(), report)), missing);
     let compared = compared.map_err(|e| Failure::Input(e.into()))?;
-    if let Some(folder) = &out.out {
-        compared.write(folder).map_err(|e| Failure::Output(e.into()))?;
-    }
-    match out.format {
-        Format::Text => print!("{}", page(&compared.to_text())),
-        Format::Json => {
-            let json = serde_json::to_string_pretty(&compared).map_err(|e| Failure::Output(e.into()))?;
-            println!("{json}");
-        }
-    }
+    tell(&compared, out)?;
     if let Some(folder) = &out.out {
         let words =
             format!("a folder for each run, and table.txt, .csv and .json, are in {}", folder.display());
@@ -225,13 +218,18 @@ fn all(runs: &Runs, stop: &AtomicBool, begin: Begin, out: &OutputArgs) -> Result
 /// `nightshift-sim compare`.
 pub(super) fn compare_runs(args: &CompareArgs, out: &OutputArgs) -> Result<(), Failure> {
     let compared = compare::read(&args.runs).map_err(|e| Failure::Input(e.into()))?;
+    tell(&compared, out)
+}
+
+/// Writes a table where there is a folder for it, and prints it.
+fn tell(compared: &Compared, out: &OutputArgs) -> Result<(), Failure> {
     if let Some(folder) = &out.out {
         compared.write(folder).map_err(|e| Failure::Output(e.into()))?;
     }
     match out.format {
         Format::Text => print!("{}", page(&compared.to_text())),
         Format::Json => {
-            let json = serde_json::to_string_pretty(&compared).map_err(|e| Failure::Output(e.into()))?;
+            let json = serde_json::to_string_pretty(compared).map_err(|e| Failure::Output(e.into()))?;
             println!("{json}");
         }
     }

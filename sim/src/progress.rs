@@ -50,7 +50,9 @@ impl Progress {
     pub(super) fn begins(&mut self, run: &str, scenario: &Scenario) {
         run.clone_into(&mut self.run);
         (self.versions, self.made, self.trained) = (scenario.task.versions, 0, 0);
-        self.cohort = usize::try_from(scenario.task.cohort).unwrap_or(1).max(1);
+        // All rounds of a version, which are beside each other.
+        let devices = scenario.task.cohort.saturating_mul(scenario.task.rounds);
+        self.cohort = usize::try_from(devices).unwrap_or(1).max(1);
         self.draws();
     }
 
@@ -109,9 +111,13 @@ impl Progress {
 
     fn draws(&self) {
         let Some(bar) = &self.bar else { return };
-        let part = (self.trained.min(self.cohort) as u64) * TRAINED_PARTS / self.cohort as u64;
-        bar.set_position(self.done + part);
+        bar.set_position(self.done + self.part());
         bar.set_message(format!("{}version {} of {}", prefix(&self.run), self.made + 1, self.versions));
+    }
+
+    /// What is done of the version that is under way.
+    fn part(&self) -> u64 {
+        (self.trained.min(self.cohort) as u64) * TRAINED_PARTS / self.cohort as u64
     }
 
     /// How long it takes yet, by what is done.
@@ -125,4 +131,20 @@ impl Progress {
 /// What stands before a line of a run of a sweep.
 pub(super) fn prefix(name: &str) -> String {
     if name.is_empty() { String::new() } else { format!("{name}: ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_of_several_rounds_is_trained_when_all_of_them_are() {
+        let sweep = Sweep::parse("[task]\ncohort = 8\nrounds = 5\n").unwrap();
+        let mut progress = Progress::of(&sweep);
+        progress.begins("", &sweep.runs[0].scenario);
+        for (trained, part) in [(0, 0), (8, TRAINED_PARTS / 5), (32, TRAINED_PARTS), (8, TRAINED_PARTS)] {
+            progress.trained(trained);
+            assert_eq!(progress.part(), part, "{trained}");
+        }
+    }
 }

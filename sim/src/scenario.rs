@@ -167,6 +167,18 @@ impl ScenarioError {
     }
 }
 
+/// The layers that are adapted, of their names or a word for all of them.
+pub fn projections(targets: &[String]) -> Result<Vec<Projection>, UnknownProjection> {
+    let mut projections = Vec::new();
+    for target in targets {
+        match target.as_str() {
+            "all" | "all-linear" => projections.extend(Projection::ALL),
+            name => projections.push(name.parse()?),
+        }
+    }
+    Ok(projections)
+}
+
 /// The cohort that so many devices are: all of one round.
 pub fn cohort_of(devices: usize, rounds: u32) -> Result<u32, ScenarioError> {
     if !(1..=MAX_ROUNDS).contains(&rounds) {

@@ -43,6 +43,29 @@ fn the_same_scenario_gives_the_same_bytes_and_another_seed_does_not() {
     assert_ne!(json(&first), json(&other));
 }
 
+#[test]
+fn a_report_has_the_same_bytes_on_one_thread_and_on_two() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("scenario.toml");
+    let on = |threads: &str, objective: &str| {
+        let text = format!(
+            "[population]\ndevices = 60\n[task]\nobjective = \"{objective}\"\ncohort = 16\nversions = 3\n\
+             coordinates = 300\n[faults]\ndrop_out_permille = 100\n"
+        );
+        fs::write(&file, text).unwrap();
+        let report = folder.path().join(format!("{threads}.json"));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_nightshift-sim"));
+        command.args(["population", "--scenario"]).arg(&file).arg("--report").arg(&report);
+        let output = command.env("RAYON_NUM_THREADS", threads).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        fs::read(report).unwrap()
+    };
+    for objective in ["quadratic", "logistic"] {
+        let (one, two) = (on("1", objective), on("2", objective));
+        assert!(!one.is_empty() && one == two, "{objective}: the reports differ");
+    }
+}
+
 /// Of five rounds beside each other, of which four are enough.
 #[test]
 fn a_version_of_several_rounds_has_more_devices_than_a_round_and_more_signal() {

@@ -15,7 +15,7 @@ use crate::clock::now;
 use crate::enrolling::EnrollingError;
 use crate::options::Options;
 use crate::report::{Ended, MergeError, Report};
-use crate::run::{LoadError, load};
+use crate::run::{LoadError, Made, load};
 use crate::tokens::TokensError;
 
 /// The exit code of what its user ended, as shells have it: 128 and the signal's number. What there is is reported.
@@ -108,9 +108,11 @@ impl From<LoadError> for Failure {
             LoadError::Coordinator { .. } => Self::Coordinator(words),
             LoadError::Stopped => Self::Interrupted(words),
             LoadError::Enrolling(error) => match error {
-                EnrollingError::NoToken { .. } | EnrollingError::Tokens(_) | EnrollingError::Place(_) => {
-                    Self::Input(words)
-                }
+                EnrollingError::NoToken { .. }
+                | EnrollingError::Tokens(_)
+                | EnrollingError::Place(_)
+                | EnrollingError::Gone { .. } => Self::Input(words),
+                EnrollingError::Broken { .. } => Self::Internal(words),
                 EnrollingError::Refused { .. } | EnrollingError::Failed { .. } => Self::Coordinator(words),
                 EnrollingError::Stopped { .. } => Self::Interrupted(words),
             },
@@ -145,7 +147,7 @@ fn perform(Cli { command, options, format }: Cli) -> Result<(), Failure> {
     logs::start_as("RUST_LOG", "warn", LogFormat::Text);
     if let Some(Command::Merge { reports, report, format }) = command {
         let merged = merge(&reports)?;
-        return tell(&merged, report.as_deref(), format);
+        return all_written(&tell(&merged, report.as_deref(), format));
     }
     dumps::forbid().map_err(|error| Failure::Internal(error.to_string()))?;
     let index = std::env::var("JOB_COMPLETION_INDEX").ok();
@@ -162,16 +164,19 @@ fn perform(Cli { command, options, format }: Cli) -> Result<(), Failure> {
     }
     let made = block_on(None, async move {
         let stop = stop::on_signal().map_err(|error| Failure::Internal(format!("no signals: {error}")))?;
-        Ok::<Report, Failure>(load(wanted, tokens, stop).await?)
+        Ok::<Made, Failure>(load(wanted, tokens, stop).await?)
     });
-    let report = made.map_err(|error| Failure::Internal(format!("no threads: {error}")))??;
-    tell(&report, path.as_deref(), format)?;
-    if report.processes.iter().any(|process| process.ended == Ended::Interrupted) {
-        return Err(Failure::Interrupted(
-            "interrupted: the report is of what there was until then".to_owned(),
-        ));
+    let made = made.map_err(|error| Failure::Internal(format!("no threads: {error}")))??;
+    let Made { report, not_kept } = made;
+    let mut unwritten = tell(&report, path.as_deref(), format);
+    unwritten.extend(not_kept);
+    let is_interrupted = report.processes.iter().any(|process| process.ended == Ended::Interrupted);
+    let interrupted = || "interrupted: the report is of what there was until then".to_owned();
+    if is_interrupted && !unwritten.is_empty() {
+        note(&interrupted());
     }
-    Ok(())
+    all_written(&unwritten)?;
+    if is_interrupted { Err(Failure::Interrupted(interrupted())) } else { Ok(()) }
 }
 
 fn merge(paths: &[PathBuf]) -> Result<Report, Failure> {
@@ -186,13 +191,21 @@ fn merge(paths: &[PathBuf]) -> Result<Report, Failure> {
     Report::merge(reports).map_err(|error: MergeError| Failure::Input(error.to_string()))
 }
 
-fn tell(report: &Report, path: Option<&Path>, format: Format) -> Result<(), Failure> {
-    if let Some(path) = path {
-        let bytes = serde_json::to_vec_pretty(report).map_err(|error| Failure::Output(error.to_string()))?;
-        files::write(path, &bytes, Audience::Anyone).map_err(|error| Failure::Output(error.to_string()))?;
+/// Prints the report and writes it, and says what of both did not work: neither waits for the other.
+fn tell(report: &Report, path: Option<&Path>, format: Format) -> Vec<String> {
+    let printed = print(format, report, || report.to_text()).map_err(|error| error.to_string());
+    let written = path.map_or(Ok(()), |path| {
+        let bytes = serde_json::to_vec_pretty(report).map_err(|error| error.to_string())?;
+        files::write(path, &bytes, Audience::Anyone).map_err(|error| error.to_string())?;
         note(&format!("the report is in {}", path.display()));
-    }
-    print(format, report, || report.to_text()).map_err(|error| Failure::Output(error.to_string()))
+        Ok(())
+    });
+    [printed, written].into_iter().filter_map(Result::err).collect()
+}
+
+/// Fails with what could not be written.
+fn all_written(unwritten: &[String]) -> Result<(), Failure> {
+    if unwritten.is_empty() { Ok(()) } else { Err(Failure::Output(unwritten.join("; "))) }
 }
 
 #[cfg(test)]
@@ -243,6 +256,14 @@ mod tests {
         let bad = Cli::try_parse_from(["load", "--coordinator", "there"]).unwrap();
         assert!(bad.options.wanted(None, NOW).unwrap_err().contains("HOST:PORT, got \"there\""));
         assert!(Cli::try_parse_from(["load"]).unwrap_err().to_string().contains("--coordinator"));
+    }
+
+    #[test]
+    fn a_fault_of_the_program_and_a_stop_of_its_user_have_codes_of_their_own() {
+        let code = |error: EnrollingError| Failure::from(LoadError::from(error)).code();
+        assert_eq!(code(EnrollingError::Broken { why: "no keys".to_owned(), done: 3 }), 1);
+        assert_eq!(code(EnrollingError::Stopped { done: 3 }), INTERRUPTED);
+        assert_eq!(code(EnrollingError::Gone { device: 3 }), 3);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use client::transport::TransportError;
 use proto::message::Rejection;
 use shell::cli::note;
 use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::sleep;
 
 use crate::clock::instant;
@@ -73,6 +73,24 @@ pub(crate) enum EnrollingError {
         /// How many are enrolled.
         done: usize,
     },
+    /// A fault of this program.
+    #[error(
+        "a device could not enroll by a fault of this program: {why}; {done} are enrolled and kept, and no load was made"
+    )]
+    Broken {
+        /// What it said of itself.
+        why: String,
+        /// How many are enrolled.
+        done: usize,
+    },
+    /// What it enrolled by is not there any more.
+    #[error(
+        "what device {device} is enrolled by is gone from its folder again: something else changes it, and no load was made"
+    )]
+    Gone {
+        /// Which.
+        device: u32,
+    },
     /// It was told to stop.
     #[error("stopped while devices enrolled: {done} are enrolled and kept, and no load was made")]
     Stopped {
@@ -118,9 +136,32 @@ pub(crate) async fn players(
             (number, line, enrolled)
         });
     }
+    all_enrolled(enrolling, common, (&turns, at_once)).await?;
+    let mut players = Vec::new();
+    for number in numbers {
+        let device = place.device(*number);
+        let Some(membership) = device.membership()? else {
+            return Err(EnrollingError::Gone { device: *number });
+        };
+        players.push(Player::new(device, membership, Arc::clone(common))?);
+    }
+    Ok((players, u32::try_from(wanted).unwrap_or(u32::MAX)))
+}
+
+/// Which device, where its token stands, and what came of it; nothing where it was told to stop.
+type One = (u32, String, Result<Option<()>, Enrolling>);
+
+/// Waits until all are enrolled, `at_once` at the same time once one is.
+async fn all_enrolled(
+    mut enrolling: JoinSet<One>,
+    common: &Common,
+    (turns, at_once): (&Semaphore, usize),
+) -> Result<(), EnrollingError> {
+    let wanted = enrolling.len();
     let (mut done, mut stopped) = (0, false);
     while let Some(joined) = enrolling.join_next().await {
-        let Ok((device, line, enrolled)) = joined else { continue };
+        let broken = |error: JoinError| EnrollingError::Broken { why: error.to_string(), done };
+        let (device, line, enrolled) = joined.map_err(broken)?;
         match enrolled {
             Ok(Some(())) => {
                 if done == 0 {
@@ -142,15 +183,7 @@ pub(crate) async fn players(
     if stopped || common.stop.is_cancelled() {
         return Err(EnrollingError::Stopped { done });
     }
-    let mut players = Vec::new();
-    for number in numbers {
-        let device = place.device(*number);
-        let Some(membership) = device.membership()? else {
-            return Err(EnrollingError::Stopped { done });
-        };
-        players.push(Player::new(device, membership, Arc::clone(common))?);
-    }
-    Ok((players, u32::try_from(wanted).unwrap_or(u32::MAX)))
+    Ok(())
 }
 
 /// Why one device did not enroll.
@@ -197,5 +230,41 @@ async fn enroll(
             }
             Err(error) => return Err(Enrolling::Refused(error)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::report::Load;
+    use crate::shape::Shape;
+
+    #[tokio::test]
+    async fn a_fault_of_the_program_is_no_stop_of_its_user() {
+        let coordinator = "here:7443".to_owned();
+        let load = Load {
+            coordinator,
+            devices: 2,
+            shape: Shape::Herd,
+            secs: 1,
+            versions: None,
+            train_secs: 0.0,
+            step: 0.0,
+        };
+        let common = Common::new(load, BTreeSet::new(), 1, CancellationToken::new());
+        let turns = Semaphore::new(1);
+        let mut enrolling: JoinSet<One> = JoinSet::new();
+        enrolling.spawn(async { panic!("no keys") });
+        let error = all_enrolled(enrolling, &common, (&turns, 2)).await.unwrap_err();
+        assert!(matches!(error, EnrollingError::Broken { done: 0, .. }), "{error}");
+        assert!(error.to_string().contains("no keys"), "{error}");
+        let mut enrolling: JoinSet<One> = JoinSet::new();
+        enrolling.spawn(async { (3, String::new(), Ok(None)) });
+        let error = all_enrolled(enrolling, &common, (&turns, 2)).await.unwrap_err();
+        assert!(matches!(error, EnrollingError::Stopped { done: 0 }), "{error}");
     }
 }

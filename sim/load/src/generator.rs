@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use proto::counted::counted;
 use serde::{Deserialize, Serialize};
 
 use crate::latency::Latency;
@@ -15,6 +16,9 @@ const LATE_SHARE: f64 = 0.01;
 
 /// Arrivals that found no free device, of all.
 const MISSED_SHARE: f64 = 0.01;
+
+/// How much later than it was told to it may begin: what it is told is in whole seconds.
+const BEGUN_LATE: Duration = Duration::from_secs(1);
 
 /// What a process was while it made its load.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -37,6 +41,12 @@ pub struct Generator {
     pub arrivals: u64,
     /// The same that found none.
     pub arrivals_missed: u64,
+    /// Devices that it could not play, by a fault of its own or of their files.
+    pub broken: u64,
+    /// Devices that took too long to leave when the load was over.
+    pub not_left: u64,
+    /// How much later it began than it was told to (`--begin-at`), in milliseconds.
+    pub begun_late_millis: u64,
     /// Descriptors that it needed at most.
     pub descriptors_needed: u64,
     /// Descriptors that the system lets it have.
@@ -83,6 +93,21 @@ impl Generator {
                 self.arrivals_missed, self.arrivals
             ));
         }
+        if self.broken > 0 {
+            limits.push(format!("it could not play {}", counted(self.broken, "device", "devices")));
+        }
+        if self.not_left > 0 {
+            limits.push(format!(
+                "{} did not leave in time when the load was over, so busy was it; what they remember is not kept",
+                counted(self.not_left, "device", "devices")
+            ));
+        }
+        if Duration::from_millis(self.begun_late_millis) > BEGUN_LATE {
+            limits.push(format!(
+                "it began {:.1} s later than --begin-at, and so not together with others; give devices more time to enroll",
+                self.begun_late_millis as f64 / 1000.0
+            ));
+        }
         limits
     }
 }
@@ -100,6 +125,16 @@ mod tests {
         assert!(busy.limits(lasted)[0].contains("85 % of its 2 processors"));
         let missed = Generator { arrivals_missed: 11, ..calm.clone() };
         assert!(missed.limits(lasted)[0].contains("at 11 of 1000 arrivals"));
+        for (odd, words) in [
+            (Generator { broken: 1, ..calm.clone() }, "could not play 1 device"),
+            (Generator { not_left: 3, ..calm.clone() }, "3 devices did not leave in time"),
+            (Generator { begun_late_millis: 1_500, ..calm.clone() }, "1.5 s later than --begin-at"),
+        ] {
+            let said = odd.limits(lasted);
+            assert!(said.len() == 1 && said[0].contains(words), "{said:?}");
+        }
+        let told_now = Generator { begun_late_millis: 900, ..calm.clone() };
+        assert_eq!(told_now.limits(lasted), Vec::<String>::new());
         let (mut late, mut lag) = (calm.clone(), calm.clone());
         for millis in 1..=100 {
             late.late.record(Duration::from_millis(2 * millis));

@@ -8,6 +8,8 @@
 //! It deliberately has no coordinator, no text and no training, and keeps no ledger: nobody's privacy is spent. Start at
 //! [`cli`], or at [`report::Report`] for what comes out.
 
+mod away;
+mod carried;
 pub mod cli;
 mod clock;
 mod common;

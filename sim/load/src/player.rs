@@ -2,14 +2,13 @@
 
 use std::mem;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use chacha20::ChaCha20Rng;
 use client::enrollment::{EnrolledDevice, EnrollmentError, Membership};
 use client::transport::{MAX_ARTIFACT_BYTES, Transport, TransportError};
 use proto::ids::{Digest, SessionId, TaskId, Timestamp};
-use proto::message::{Before, Published, Reply, Request};
+use proto::message::{Assignment, Before, Published, Reply, Request};
 use proto::plan::{MAX_PLAN_BYTES, Plan, vector_to_bytes};
 use proto::shown::shown;
 use rand::rngs::SysRng;
@@ -20,6 +19,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep_until;
 use zeroize::Zeroizing;
 
+use crate::carried::Carried;
 use crate::clock::{at, instant, now};
 use crate::common::Common;
 use crate::light::is_light;
@@ -88,7 +88,7 @@ impl Player {
                 Ok(enrolled) => enrolled,
                 Err(error) => return Left::Broken(error.to_string()),
             };
-            let (sent, carried) = (transport.sent(), transport.carried());
+            let carried = Carried::new(&self.common, &transport);
             let bases = device.bases.clone();
             let session = self.memory.session(Arc::new(device), lifetime, now());
             let visit = Visit {
@@ -99,18 +99,12 @@ impl Player {
                 due,
                 stay,
                 has_asked: false,
-                task: None,
+                joins: None,
                 declared: None,
                 partial: None,
             };
             let ended = visit.play(session).await;
-            {
-                let mut tally = self.common.tally();
-                let sent = sent.load(Ordering::Relaxed);
-                let carried = carried.load(Ordering::Relaxed);
-                tally.sent_bytes += sent;
-                tally.received_bytes += carried.saturating_sub(sent);
-            }
+            drop(carried);
             match ended {
                 Ok(left) => return left,
                 // As an agent whose base has come: it begins anew, and says that it has it.
@@ -141,8 +135,8 @@ struct Visit<'a> {
     due: Instant,
     stay: Stay,
     has_asked: bool,
-    /// The task that it asked for a place in last.
-    task: Option<TaskId>,
+    /// The task that it asked for a place in last, and the version that it trained from.
+    joins: Option<(TaskId, u32)>,
     /// The session whose input was declared to be whole, until who is in the sum is heard.
     declared: Option<SessionId>,
     /// What came of an artifact before a connection broke.
@@ -258,7 +252,7 @@ impl Visit<'_> {
     /// Asks the coordinator; none where the load ends meanwhile.
     async fn send(&mut self, request: &Request) -> Option<Event> {
         match request {
-            Request::Join { task, .. } => self.task = Some(*task),
+            Request::Join { task, version, .. } => self.joins = Some((*task, *version)),
             Request::Decline { reason, .. } => {
                 Tally::one_more(&mut self.common().tally().declines, words::of_decline(*reason));
             }
@@ -306,8 +300,8 @@ impl Visit<'_> {
     fn is_told(&mut self, request: &Request, reply: &Reply) {
         match reply {
             Reply::Offer { session, round, .. } => {
-                if let Some(task) = self.task {
-                    self.common().tally().offered(*session, task, *round);
+                if let Some(joins) = self.joins {
+                    self.common().tally().offered(*session, joins, *round);
                 }
             }
             Reply::Survivors(_) => {
@@ -317,12 +311,19 @@ impl Visit<'_> {
             }
             Reply::Over(outcome) => {
                 if let Some(session) = request.session() {
-                    self.common().tally().over(session, words::of_outcome(*outcome));
+                    self.common().tally().over(session, outcome.word());
                 }
             }
-            Reply::Wait { .. }
-            | Reply::Assignment(_)
-            | Reply::Chunk(_)
+            Reply::Wait { latest, .. } => {
+                let mut tally = self.common().tally();
+                for published in latest {
+                    tally.heard(published.task, published.version);
+                }
+            }
+            Reply::Assignment(Assignment { published, .. }) => {
+                self.common().tally().heard(published.task, published.version);
+            }
+            Reply::Chunk(_)
             | Reply::Roster { .. }
             | Reply::Drawn(_)
             | Reply::Inbox { .. }

@@ -41,8 +41,10 @@ pub enum Ended {
     Time,
     /// There were as many new versions as were asked for.
     Versions,
-    /// All tasks are over for all of its devices.
+    /// All tasks are over for all of its devices that could be played.
     NoMoreWork,
+    /// None of its devices could be played.
+    NoDevice,
     /// It was told to.
     Interrupted,
 }
@@ -67,6 +69,13 @@ pub struct Process {
     pub generator: Generator,
 }
 
+impl Process {
+    /// When its load ended, in milliseconds since 1970.
+    fn ended_unix_millis(&self) -> u64 {
+        self.began_unix_millis.saturating_add(self.lasted_millis)
+    }
+}
+
 /// What follows from what was counted, for whoever does not want to work it out. Not read back.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -81,7 +90,7 @@ pub struct Rates {
     pub requests_per_sec: f64,
     /// Rounds that ended, each hour.
     pub rounds_per_hour: f64,
-    /// Rounds that made a version, each hour.
+    /// New versions, each hour. One may take several rounds.
     pub versions_per_hour: f64,
     /// Bytes that devices sent, each second.
     pub sent_bytes_per_sec: f64,
@@ -210,8 +219,7 @@ impl Report {
     /// From the first beginning to the last end.
     fn lasted(&self) -> Duration {
         let began = self.processes.iter().map(|process| process.began_unix_millis).min();
-        let end = |process: &Process| process.began_unix_millis.saturating_add(process.lasted_millis);
-        let ended = self.processes.iter().map(end).max();
+        let ended = self.processes.iter().map(Process::ended_unix_millis).max();
         Duration::from_millis(ended.unwrap_or(0).saturating_sub(began.unwrap_or(0)))
     }
 
@@ -225,7 +233,7 @@ impl Report {
             most_check_ins_in_a_sec: counted.seconds.values().map(|second| second[0]).max().unwrap_or(0),
             requests_per_sec: per_sec(counted.answered_in_all()),
             rounds_per_hour: 3600.0 * per_sec(counted.ended_rounds()),
-            versions_per_hour: 3600.0 * per_sec(counted.published()),
+            versions_per_hour: 3600.0 * per_sec(counted.versions()),
             sent_bytes_per_sec: per_sec(counted.sent_bytes),
             received_bytes_per_sec: per_sec(counted.received_bytes),
             generator_was_the_limit: self.limits(),
@@ -243,6 +251,19 @@ impl Report {
                 _ => format!("shard {}: {why}", process.shard),
             };
             limits.extend(said.into_iter().map(of));
+        }
+        let last = self.processes.iter().max_by_key(|process| process.began_unix_millis);
+        let first = self.processes.iter().min_by_key(|process| process.ended_unix_millis());
+        if let (Some(last), Some(first)) = (last, first)
+            && last.began_unix_millis > first.ended_unix_millis()
+        {
+            limits.push(format!(
+                "shard {} began {:.1} s after shard {} had ended: they were no load together, and what is said by the second is \
+                 over the time between them too",
+                last.shard,
+                (last.began_unix_millis - first.ended_unix_millis()) as f64 / 1000.0,
+                first.shard
+            ));
         }
         limits
     }
@@ -298,6 +319,46 @@ mod tests {
         assert!(whole.rates.missing_shards.is_empty());
         let text = serde_json::to_string(&whole).unwrap();
         assert_eq!(serde_json::from_str::<Report>(&text).unwrap(), whole);
+    }
+
+    #[test]
+    fn shards_that_did_not_load_at_the_same_time_are_no_load_together() {
+        let shard = |index| Shard::new(index, 3).unwrap();
+        let limits = |reports: Vec<Report>| Report::merge(reports).unwrap().rates.generator_was_the_limit;
+        let (first, second, late) = (report(shard(0), 0), report(shard(1), 10_000), report(shard(2), 12_500));
+        assert_eq!(limits(vec![first.clone(), second.clone()]), Vec::<String>::new());
+        let said = limits(vec![late.clone(), second, first]);
+        assert!(said.len() == 1 && said[0].contains("shard 2/3 began 2.5 s after shard 0/3"), "{said:?}");
+        assert_eq!(limits(vec![late]), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_was_asked_before_the_load_is_in_no_rate() {
+        let mut counted = Tally::default();
+        for _ in 0..500 {
+            counted.answered(("enroll", "enrolled"), Duration::from_millis(3), 1);
+            counted.failed(("enroll", "connection refused"), "as was said", 1);
+        }
+        counted.answered((CHECK_IN, "wait"), Duration::from_millis(3), 1);
+        counted.begins();
+        counted.offers_not_told = 3;
+        for _ in 0..20 {
+            counted.answered((CHECK_IN, "wait"), Duration::from_millis(3), 3);
+        }
+        let Report { processes, load, .. } = report(Shard::WHOLE, 3_000);
+        let report = Report::of(load, processes.into_iter().next().unwrap(), counted);
+        let Rates { check_ins_per_sec, requests_per_sec, most_check_ins_in_a_sec, .. } = report.rates;
+        assert_eq!((check_ins_per_sec, requests_per_sec, most_check_ins_in_a_sec), (2.0, 2.0, 20));
+        assert_eq!(report.counted.seconds, [(3, [20, 20, 0])].into());
+        let text = report.to_text();
+        for words in [
+            "2.0/s, 20 answered, 0 without",
+            "before the load",
+            "500  enroll: enrolled",
+            "3 offers of a place",
+        ] {
+            assert!(text.contains(words), "{words}: {text}");
+        }
     }
 
     #[test]

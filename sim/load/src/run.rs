@@ -7,14 +7,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use client::transport::TransportError;
+use proto::counted::counted;
 use proto::message::{CheckIn, Reply, Request};
 use proto::plan::{MAX_PLAN_BYTES, Plan};
 use shell::cli::note;
-use tokio::sync::mpsc;
-use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
+use tokio::task::JoinHandle;
+use tokio::time::{MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use crate::away::{Away, Came};
 use crate::clock::{at, instant, machine_load, now, used};
 use crate::common::Common;
 use crate::descriptors::{self, TooFew};
@@ -78,12 +79,15 @@ pub(crate) enum LoadError {
     Stopped,
 }
 
+/// What came of a load.
+pub(crate) struct Made {
+    pub(crate) report: Report,
+    /// What is not there for the next run, and why.
+    pub(crate) not_kept: Vec<String>,
+}
+
 /// Makes the load.
-pub(crate) async fn load(
-    wanted: Wanted,
-    tokens: Tokens,
-    stop: CancellationToken,
-) -> Result<Report, LoadError> {
+pub(crate) async fn load(wanted: Wanted, tokens: Tokens, stop: CancellationToken) -> Result<Made, LoadError> {
     let Wanted { load, shard, dir, enroll_at_once, begin_at } = wanted;
     let numbers: Vec<u32> = shard.of(load.devices).collect();
     if numbers.is_empty() {
@@ -103,8 +107,17 @@ pub(crate) async fn load(
         look(first, &common, &dir).await?;
         place.keep_bases(&common.bases())?;
     }
+    let mut begun_late = Duration::ZERO;
     if let Some(begin_at) = begin_at {
-        note("waits for the moment at which the load begins");
+        begun_late = Duration::from_millis(now().millis_since(begin_at));
+        if begun_late.is_zero() {
+            note("waits for the moment at which the load begins");
+        } else {
+            note(&format!(
+                "the load was to begin {:.1} s ago (--begin-at), and begins now; with a later one all shards begin together",
+                begun_late.as_secs_f64()
+            ));
+        }
         tokio::select! {
             () = sleep_until(at(begin_at).into()) => {}
             () = stop.cancelled() => return Err(LoadError::Stopped),
@@ -114,6 +127,7 @@ pub(crate) async fn load(
         return Err(LoadError::Stopped);
     }
 
+    common.tally().begins();
     let (machine_before, (cpu_before, _)) = (machine_load(), used());
     let (began, began_unix) = (instant(), now());
     let lag = tokio::spawn(lag(ends.clone()));
@@ -122,21 +136,17 @@ pub(crate) async fn load(
     let ended = until_the_end(&common, &mut playing, (began, &stop)).await;
     ends.cancel();
     let lasted = began.elapsed();
-    let mut kept = Kept::default();
-    // Whoever is in the middle of a computation ends it.
-    if let Ok(Ok(played)) = timeout(LEAVING, &mut playing).await {
-        kept = played;
-    } else if !playing.is_finished() {
-        playing.abort();
-        note("some devices did not leave in time: what they remember is not kept");
-    }
-    for player in &kept.players {
-        player.keep()?;
-    }
-    for why in kept.broken.iter().take(5) {
-        note(&format!("a device could not be played: {why}"));
-    }
-    place.keep_bases(&common.bases())?;
+    let played = playing.await;
+    let ended = match (ended, &played) {
+        (Ended::NoMoreWork, Ok(_)) if common.tally().complete == 0 => Ended::NoDevice,
+        (Ended::NoMoreWork, Err(_)) => Ended::NoDevice,
+        (other, _) => other,
+    };
+    let Kept { players, not_left } = played.unwrap_or_else(|error| {
+        common.tally().broken.one_more(&format!("all at once: {error}"));
+        Kept::default()
+    });
+    let not_kept = not_kept(&players, place.keep_bases(&common.bases()));
     let lag = lag.await.unwrap_or_default();
     let ((cpu_after, peak_memory_bytes), machine_after) = (used(), machine_load());
     let counted = common.tally().clone();
@@ -147,8 +157,11 @@ pub(crate) async fn load(
         machine_load: machine_before.zip(machine_after).map(|(before, after)| [before, after]),
         late: counted.late.clone(),
         lag,
-        arrivals: kept.arrivals,
+        arrivals: counted.arrivals,
         arrivals_missed: counted.arrivals_missed,
+        broken: counted.broken.count,
+        not_left,
+        begun_late_millis: u64::try_from(begun_late.as_millis()).unwrap_or(u64::MAX),
         descriptors_needed: needed,
         descriptors_granted: granted,
     };
@@ -161,7 +174,21 @@ pub(crate) async fn load(
         ended,
         generator,
     };
-    Ok(Report::of(load, process, counted))
+    Ok(Made { report: Report::of(load, process, counted), not_kept })
+}
+
+/// Writes down what devices remember, and says what could not be: the report is there all the same.
+fn not_kept(players: &[Player], bases: Result<(), PlaceError>) -> Vec<String> {
+    let mut not_kept: Vec<String> = bases.err().iter().map(PlaceError::to_string).collect();
+    let failed: Vec<PlaceError> = players.iter().filter_map(|player| player.keep().err()).collect();
+    if let Some(first) = failed.first() {
+        not_kept.push(format!(
+            "what {} of {} remember is not kept for the next run, of the first because: {first}",
+            failed.len(),
+            counted(players.len() as u64, "device", "devices")
+        ));
+    }
+    not_kept
 }
 
 /// The first device asks what versions there are, without asking for work: so the coordinator is there and takes it, and the
@@ -217,8 +244,10 @@ async fn until_the_end(
         if at >= ends {
             return Ended::Time;
         }
-        let published = common.tally().published();
-        if common.load.versions.is_some_and(|versions| published >= u64::from(versions)) {
+        // Looks at all rounds: only where that is asked for.
+        if let Some(versions) = common.load.versions
+            && common.tally().versions() >= u64::from(versions)
+        {
             return Ended::Versions;
         }
         if at.duration_since(told) >= TOLD {
@@ -231,7 +260,7 @@ async fn until_the_end(
                 tally.answered_in_all(),
                 tally.failed_in_all(),
                 tally.ended_rounds(),
-                published
+                tally.versions()
             );
             drop(tally);
             note(&said);
@@ -255,8 +284,8 @@ async fn lag(ends: CancellationToken) -> Latency {
 #[derive(Default)]
 struct Kept {
     players: Vec<Player>,
-    broken: Vec<String>,
-    arrivals: u64,
+    /// Those that are not among them, since they took too long to leave.
+    not_left: u64,
 }
 
 /// Where devices play.
@@ -281,37 +310,49 @@ impl Stage {
         *began + common.load.shape.begins(number, common.load.devices)
     }
 
+    /// A device is to arrive now.
+    fn arrives(common: &Common) {
+        common.tally().arrivals += 1;
+    }
+
+    /// This program failed at a device.
+    fn breaks(&self, why: &str) {
+        self.common.tally().broken.one_more(why);
+    }
+
     async fn stays(self, players: Vec<Player>) -> Kept {
-        let mut playing = JoinSet::new();
+        let (mut kept, mut away) = (Kept::default(), Away::new(self.common.stop.clone(), LEAVING));
         for (number, mut player) in self.shard.of(self.common.load.devices).zip(players) {
-            let (due, stop) = (self.due(number), self.common.stop.clone());
-            playing.spawn(async move {
+            let (due, common) = (self.due(number), Arc::clone(&self.common));
+            away.goes(async move {
                 tokio::select! {
                     () = sleep_until(due.into()) => {}
-                    () = stop.cancelled() => return (player, Left::Stopped),
+                    () = common.stop.cancelled() => return (player, Left::Stopped),
                 }
+                Self::arrives(&common);
                 let left = player.visit(due, Stay::ToTheEnd).await;
                 (player, left)
             });
         }
-        let mut kept = Kept { arrivals: playing.len() as u64, ..Kept::default() };
-        while let Some(joined) = playing.join_next().await {
-            match joined {
-                Ok((player, left)) => kept.take(player, left),
-                Err(error) => kept.broken.push(error.to_string()),
+        loop {
+            match away.comes().await {
+                Came::Back(player, left) => self.takes(&mut kept, player, left),
+                Came::Broken(why) => self.breaks(&why),
+                Came::Nobody | Came::Overdue => break,
             }
         }
+        kept.not_left = away.end().await;
         kept
     }
 
     async fn visits(self, players: Vec<Player>) -> Kept {
-        let (mut kept, mut away, mut idle) = (Kept::default(), 0_usize, VecDeque::from(players));
-        let (goes, mut comes) = mpsc::unbounded_channel::<(Player, Left)>();
+        let (mut kept, mut idle) = (Kept::default(), VecDeque::from(players));
+        let mut away = Away::new(self.common.stop.clone(), LEAVING);
         let mut numbers = (0_u32..).filter(|number| self.shard.has(*number));
         let mut next = numbers.next();
-        while away > 0 || !idle.is_empty() {
+        while !away.is_empty() || !idle.is_empty() {
             let stopped = self.common.stop.is_cancelled();
-            if stopped && away == 0 {
+            if stopped && away.is_empty() {
                 break;
             }
             let due = next.filter(|_| !stopped).map(|number| self.due(number));
@@ -322,39 +363,40 @@ impl Stage {
                 }
                 due
             };
+            let is_any_away = !away.is_empty();
             tokio::select! {
-                Some((player, left)) = comes.recv() => {
-                    away -= 1;
-                    if left == Left::Done { idle.push_back(player) } else { kept.take(player, left) }
-                }
+                came = away.comes(), if is_any_away => match came {
+                    Came::Back(player, Left::Done) => idle.push_back(player),
+                    Came::Back(player, left) => self.takes(&mut kept, player, left),
+                    Came::Broken(why) => self.breaks(&why),
+                    Came::Nobody => {}
+                    Came::Overdue => break,
+                },
                 Some(due) = arrival => {
                     next = numbers.next();
-                    kept.arrivals += 1;
+                    Self::arrives(&self.common);
                     let Some(mut player) = idle.pop_front() else {
                         self.common.tally().arrivals_missed += 1;
                         continue;
                     };
-                    away += 1;
-                    let goes = goes.clone();
-                    tokio::spawn(async move {
+                    away.goes(async move {
                         let left = player.visit(due, Stay::OneVisit).await;
-                        // Nobody hears it only where the load is over.
-                        drop(goes.send((player, left)));
+                        (player, left)
                     });
                 }
                 () = self.common.stop.cancelled(), if !stopped => {}
             }
         }
+        kept.not_left = away.end().await;
         kept.players.extend(idle);
         kept
     }
-}
 
-impl Kept {
-    fn take(&mut self, player: Player, left: Left) {
-        if let Left::Broken(why) = left {
-            self.broken.push(why);
+    fn takes(&self, kept: &mut Kept, player: Player, left: Left) {
+        match left {
+            Left::Broken(why) => self.breaks(&why),
+            Left::Stopped | Left::Complete | Left::Done => {}
         }
-        self.players.push(player);
+        kept.players.push(player);
     }
 }

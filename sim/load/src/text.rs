@@ -1,17 +1,22 @@
 //! A report for people.
 
+use std::collections::BTreeMap;
+
 use comfy_table::{CellAlignment, Table, presets};
 use proto::counted::counted;
 use proto::shown::shown;
 
 use crate::latency::Latency;
 use crate::report::{Ended, Load, Process, Report};
-use crate::tally::Tally;
+use crate::tally::{Failures, MOST_ROUNDS, Tally};
 
-/// Questions that a coordinator holds while they can only wait for others: what they take is the others' time too.
-const HELD: [&str; 7] = ["check-in", "join", "advertise", "draw", "share keys", "masked done", "agree"];
-/// The same, of which the last waits for the sum to be opened.
-const OPENING: &str = "unmask";
+/// Questions that a coordinator holds while they can only wait for others, the last for the sum to be opened: what they take
+/// is the others' time too.
+const HELD: [&str; 8] =
+    ["check-in", "join", "advertise", "draw", "share keys", "masked done", "agree", "unmask"];
+
+/// By what was asked, and by what came of it.
+type ByTwo<T> = BTreeMap<String, BTreeMap<String, T>>;
 
 impl Report {
     /// The report for people.
@@ -44,7 +49,7 @@ impl Report {
             rates.rounds_per_hour,
             counted_all.ended_rounds(),
             rates.versions_per_hour,
-            counted_all.published()
+            counted_all.versions()
         ));
         line(format!(
             "requests    {:.1}/s, {} answered, {} without an answer, {} out at the end",
@@ -61,7 +66,10 @@ impl Report {
         line(String::new());
         line(requests(counted_all));
         for (title, rows) in [
-            ("without an answer", failures(counted_all)),
+            ("without an answer", failures(&counted_all.failures)),
+            ("before the load, and in no number above", answers(&counted_all.before)),
+            ("without an answer before the load", failures(&counted_all.failures_before)),
+            ("devices that could not be played", broken(&counted_all.broken)),
             ("rounds, by how they ended", rows(counted_all.outcomes().into_iter())),
             (
                 "came to nothing for a device",
@@ -73,6 +81,12 @@ impl Report {
                 line(format!("\n{title}"));
                 rows.into_iter().for_each(&mut line);
             }
+        }
+        if counted_all.offers_not_told > 0 {
+            line(format!(
+                "\n{} of a place in rounds beyond the first {MOST_ROUNDS}, of which nothing else is counted",
+                counted(counted_all.offers_not_told, "offer", "offers")
+            ));
         }
         if counted_all.began_anew > 0 {
             line(format!(
@@ -114,6 +128,7 @@ fn of_process(process: &Process) -> String {
         Ended::Time => "until its time was over",
         Ended::Versions => "until there were enough versions",
         Ended::NoMoreWork => "until there was no more work",
+        Ended::NoDevice => "until none of its devices could be played",
         Ended::Interrupted => "until it was interrupted",
     };
     let secs = *lasted_millis as f64 / 1000.0;
@@ -141,7 +156,7 @@ fn requests(tally: &Tally) -> String {
     table.set_header(["REQUEST", "ANSWER", "COUNT", "P50", "P90", "P99", "MAX"]);
     let mut is_any_held = false;
     for (request, answers) in &tally.requests {
-        let is_held = HELD.contains(&request.as_str()) || request == OPENING;
+        let is_held = HELD.contains(&request.as_str());
         is_any_held |= is_held;
         for (answer, latency) in answers {
             let at = |quantile| millis(Latency::quantile_micros(latency, quantile));
@@ -169,8 +184,27 @@ fn requests(tally: &Tally) -> String {
     text
 }
 
-fn failures(tally: &Tally) -> Vec<String> {
-    let all = tally.failures.iter().flat_map(|(request, whys)| whys.iter().map(move |why| (request, why)));
+fn answers(all: &ByTwo<Latency>) -> Vec<String> {
+    let all = all.iter().flat_map(|(request, answers)| answers.iter().map(move |answer| (request, answer)));
+    all.map(|(request, (answer, latency))| {
+        format!(
+            "  {:>7}  {}: {}, {} at most",
+            latency.count(),
+            shown(request),
+            shown(answer),
+            millis(latency.max_micros())
+        )
+    })
+    .collect()
+}
+
+fn broken(broken: &Failures) -> Vec<String> {
+    let all = (broken.count > 0).then_some(broken).into_iter();
+    all.map(|broken| format!("  {:>7}  (such as: {})", broken.count, shown(&broken.example))).collect()
+}
+
+fn failures(failures: &ByTwo<Failures>) -> Vec<String> {
+    let all = failures.iter().flat_map(|(request, whys)| whys.iter().map(move |why| (request, why)));
     all.map(|(request, (why, failures))| {
         format!(
             "  {:>7}  {}: {} (such as: {})",

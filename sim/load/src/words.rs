@@ -74,7 +74,7 @@ pub(crate) fn of_end(ended: &Ended) -> String {
         Ended::Contribution(_) => "the update cannot be contributed".to_owned(),
         Ended::Rejected(rejection) => format!("turned away: {}", of_rejection(rejection)),
         Ended::NotRenewed { .. } => "the certificate is not renewed".to_owned(),
-        Ended::Round(outcome) => format!("the round ended: {}", of_outcome(*outcome)),
+        Ended::Round(outcome) => format!("the round ended: {}", outcome.word()),
         Ended::SignedBefore { .. } => "a round of a number that was signed before".to_owned(),
         Ended::RoundTooFar { .. } => "a round of a number far ahead".to_owned(),
         Ended::Draws(_) => "too many graphs drawn".to_owned(),
@@ -89,22 +89,8 @@ pub(crate) fn of_end(ended: &Ended) -> String {
     }
 }
 
-/// How the end of a round is called, as the coordinator's metrics call it.
-pub(crate) fn of_outcome(outcome: Outcome) -> &'static str {
-    match outcome {
-        Outcome::Published => PUBLISHED,
-        Outcome::TooFewJoined => "too_few_joined",
-        Outcome::NotDrawn => "not_drawn",
-        Outcome::TooFewShared => "too_few_shared",
-        Outcome::TooFewSurvivors => "too_few_survivors",
-        Outcome::NoQuorum => "no_quorum",
-        Outcome::NotRecovered => "not_recovered",
-        Outcome::Stopped => "stopped",
-    }
-}
-
-/// How the end of a round that made a version is called.
-pub(crate) const PUBLISHED: &str = "published";
+/// How the end of a round is called whose sum is in a version.
+pub(crate) const PUBLISHED: &str = Outcome::Published.word();
 
 /// How the reason of a device that declines is called.
 pub(crate) fn of_decline(reason: DeclineReason) -> &'static str {

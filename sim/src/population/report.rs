@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::clock::Stopwatch;
 use super::learner::Text;
 use super::people::People;
-use super::scenario::{ObjectiveName, Scenario};
+use super::scenario::Scenario;
 use crate::table::bytes;
 use crate::world::{Counts, Funnel, Traffic, World};
 
@@ -394,12 +394,7 @@ impl Report {
 
     /// What [`VersionReport::measure`] is.
     pub fn measures(&self) -> Option<&'static str> {
-        match self.scenario.task.objective {
-            ObjectiveName::None => None,
-            ObjectiveName::Quadratic => Some("value above the least"),
-            ObjectiveName::Logistic => Some("loss, nats an example"),
-            ObjectiveName::Engine => Some("held-out loss, nats a token"),
-        }
+        self.scenario.task.objective.measures()
     }
 
     /// What belongs to no version.

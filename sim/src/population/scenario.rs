@@ -12,7 +12,7 @@ use session::policy::Policy;
 
 use super::keys::{self, KeyError};
 use crate::faults::Faults;
-use crate::scenario::seeded;
+use crate::scenario::{projections, seeded};
 
 mod task;
 mod values;
@@ -360,14 +360,7 @@ impl Scenario {
 
     /// The layers that are adapted.
     fn projections(&self) -> Result<Vec<Projection>, UnknownProjection> {
-        let mut projections = Vec::new();
-        for target in &self.model.targets {
-            match target.as_str() {
-                "all" | "all-linear" => projections.extend(Projection::ALL),
-                name => projections.push(name.parse()?),
-            }
-        }
-        Ok(projections)
+        projections(&self.model.targets)
     }
 
     /// The limits of each device: simulated users accept what the person at the keyboard asked for.

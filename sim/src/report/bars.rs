@@ -66,7 +66,7 @@ impl Bars<'_> {
     }
 }
 
-/// Lying bars of numbers, the first as long as the largest, with its part of the first behind each number.
+/// Lying bars of numbers, each as long as its part of the largest, with its number behind it.
 pub(crate) fn lying(what: &str, rows: &[(&str, u64, &str)]) -> String {
     let largest = rows.iter().map(|(_, number, _)| *number).max().unwrap_or(0).max(1) as f64;
     let height = 12.0 + ROW * rows.len() as f64;

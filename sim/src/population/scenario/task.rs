@@ -19,6 +19,18 @@ pub enum ObjectiveName {
     Engine,
 }
 
+impl ObjectiveName {
+    /// What is measured of it; nothing where nothing is trained.
+    pub fn measures(self) -> Option<&'static str> {
+        match self {
+            Self::None => None,
+            Self::Quadratic => Some("value above the least"),
+            Self::Logistic => Some("loss, nats an example"),
+            Self::Engine => Some("held-out loss, nats a token"),
+        }
+    }
+}
+
 /// What devices make.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
