@@ -32,6 +32,7 @@ use masked::{Done, MaskedPhase};
 pub use opening::{Opened, Opening};
 pub use phase_name::{PhaseName, Steps};
 use share::SharePhase;
+pub use standing::Progress;
 use unmask::UnmaskPhase;
 
 /// What a round is opened with.

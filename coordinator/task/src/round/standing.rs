@@ -1,8 +1,26 @@
-//! Whom the open step of a round waits for, for operators.
+//! Whom the open step of a round waits for, for operators, and how far the round is, for whoever follows it.
 
 use proto::admin::OpenRound;
+use proto::ids::SessionId;
 
-use super::{Phase, Round};
+use super::{Phase, PhaseName, Round};
+
+/// How far an open round is, in numbers that are there without going through its devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// The round's session.
+    pub session: SessionId,
+    /// Its number in its task.
+    pub round: u64,
+    /// The step that it is in.
+    pub phase: PhaseName,
+    /// Devices that advertised their keys.
+    pub joined: usize,
+    /// Devices that shared their seeds; none before that step.
+    pub shared: Option<usize>,
+    /// Devices whose masked input is whole; none before that step.
+    pub survivors: Option<usize>,
+}
 
 impl Round {
     /// Whom the open step waits for; none where the round is over.
@@ -25,5 +43,23 @@ impl Round {
             least: count(self.params.report_goal),
             closes_unix_millis: self.poll_timeout().map(|closes| closes.0),
         })
+    }
+
+    /// How far it is; none where it is over.
+    pub(crate) fn progress(&self) -> Option<Progress> {
+        let (joined, shared, survivors) = match &self.phase {
+            Phase::Advertise(phase) => (phase.joined(), None, None),
+            Phase::Draw(phase) => (phase.joined(), None, None),
+            Phase::Share(phase) => (phase.joined.devices.len(), Some(phase.shared()), None),
+            Phase::Masked(phase) => {
+                let shared = &phase.shared;
+                (shared.joined.devices.len(), Some(shared.sharers.len()), Some(phase.ended()))
+            }
+            Phase::Agree(phase) => phase.masked.counts(),
+            Phase::Unmask(phase) => phase.agreed.masked.counts(),
+            Phase::Over { .. } => return None,
+        };
+        let (session, round, phase) = (self.session(), self.number(), self.phase());
+        Some(Progress { session, round, phase, joined, shared, survivors })
     }
 }
