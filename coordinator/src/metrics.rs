@@ -155,12 +155,7 @@ impl Metrics {
 
     /// A request of a device, by its name, was answered.
     pub fn answered(&self, request: &'static str, answer: &Result<Reply, Rejection>) {
-        let answer = match answer {
-            Ok(reply) => reply.name(),
-            Err(Rejection::Unavailable(_)) => "unavailable",
-            Err(_) => "refused",
-        };
-        self.requests.get_or_create(&[("request", request), ("answer", answer)]).inc();
+        self.requests.get_or_create(&[("request", request), ("answer", of_answer(answer))]).inc();
     }
 
     /// A question is held from now on.
@@ -243,7 +238,17 @@ impl Drop for Held {
     }
 }
 
-fn of_outcome(outcome: Outcome) -> &'static str {
+/// What a device is answered, in a word.
+pub(crate) fn of_answer(answer: &Result<Reply, Rejection>) -> &'static str {
+    match answer {
+        Ok(reply) => reply.name(),
+        Err(Rejection::Unavailable(_)) => "unavailable",
+        Err(_) => "refused",
+    }
+}
+
+/// How a round ended, in a word.
+pub(crate) fn of_outcome(outcome: Outcome) -> &'static str {
     match outcome {
         Outcome::Published => "published",
         Outcome::TooFewJoined => "too_few_joined",

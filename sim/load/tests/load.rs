@@ -18,3 +18,5 @@ mod refused;
 mod rounds;
 #[path = "load/stage.rs"]
 mod stage;
+#[path = "load/traces.rs"]
+mod traces;
