@@ -81,7 +81,6 @@ impl Collector {
     }
 
     /// The spans, once these are all.
-    #[allow(dead_code, reason = "not every suite waits")]
     pub(crate) async fn until(&self, all: impl Fn(&[Span]) -> bool) -> Vec<Span> {
         let comes = async {
             loop {
@@ -124,12 +123,15 @@ async fn take(mut stream: TcpStream, status: &'static str, came: Came) {
 /// What a span says of itself, as text.
 pub(crate) fn said(span: &Span, key: &str) -> Option<String> {
     let found = span.attributes.iter().find(|attribute| attribute.key == key)?;
-    Some(match found.value.clone()?.value? {
-        Value::StringValue(text) => text,
-        Value::IntValue(number) => number.to_string(),
-        Value::BoolValue(is) => is.to_string(),
-        other => panic!("{key}: {other:?}"),
-    })
+    let value = found.value.clone()?.value?;
+    if let Value::StringValue(text) = value {
+        return Some(text);
+    }
+    if let Value::IntValue(number) = value {
+        return Some(number.to_string());
+    }
+    let Value::BoolValue(is) = value else { panic!("{key}: {value:?}") };
+    Some(is.to_string())
 }
 
 /// Those within a span, in the order in which they began.

@@ -36,7 +36,8 @@ async fn a_collector_is_told_of_a_round_and_of_requests_and_of_nothing_secret() 
     succeeded(&output);
     assert_eq!(report.unwrap().processes[0].ended, Ended::NoMoreWork);
     assert_eq!(stage.until_complete(task).await.versions.len(), 1);
-    // What was asked is told of when it ends.
+    // The round is told of soon after it ended, and what was asked, at the latest, when the coordinator ends.
+    collector.until(|spans| !named(spans, "round").is_empty()).await;
     let stage = stage.again(Duration::ZERO).await;
 
     let spans = collector.spans();
