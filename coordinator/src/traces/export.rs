@@ -25,8 +25,8 @@ use serving::post::{Client, Question};
 use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
 
+use super::clock::Steady;
 use super::headers;
-use crate::driver;
 use crate::metrics::Labels;
 use crate::seldom::Seldom;
 
@@ -71,6 +71,7 @@ pub(super) struct Way {
     waiting: AtomicUsize,
     /// Whether nobody waits for it any more.
     given_up: AtomicBool,
+    clock: Steady,
     said: Seldom,
     unsaid: AtomicU64,
 }
@@ -78,7 +79,8 @@ pub(super) struct Way {
 impl Way {
     pub(super) fn new(spans: Spans) -> Self {
         let (waiting, given_up) = (AtomicUsize::new(0), AtomicBool::new(false));
-        Self { spans, waiting, given_up, said: Seldom::new(), unsaid: AtomicU64::new(0) }
+        let (clock, said, unsaid) = (Steady::from_now(), Seldom::new(), AtomicU64::new(0));
+        Self { spans, waiting, given_up, clock, said, unsaid }
     }
 
     /// Whether there is room for one more, which then waits.
@@ -96,7 +98,7 @@ impl Way {
         let spans = u64::try_from(spans).unwrap_or(u64::MAX);
         self.spans.count("dropped", spans);
         self.unsaid.fetch_add(spans, Ordering::AcqRel);
-        if self.said.may_say(driver::now()) {
+        if self.said.may_say(self.clock.timestamp()) {
             let spans = self.unsaid.swap(0, Ordering::AcqRel);
             tracing::warn!(spans, why, "spans of traces are dropped; rounds go on without them");
         }

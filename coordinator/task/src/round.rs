@@ -30,9 +30,8 @@ use agree::AgreePhase;
 use draw::DrawPhase;
 use masked::{Done, MaskedPhase};
 pub use opening::{Opened, Opening};
-pub use phase_name::{PhaseName, Steps};
+pub use phase_name::{PhaseName, Progress, Steps};
 use share::SharePhase;
-pub use standing::Progress;
 use unmask::UnmaskPhase;
 
 /// What a round is opened with.

@@ -1,26 +1,9 @@
 //! Whom the open step of a round waits for, for operators, and how far the round is, for whoever follows it.
 
 use proto::admin::OpenRound;
-use proto::ids::SessionId;
 
-use super::{Phase, PhaseName, Round};
-
-/// How far an open round is, in numbers that are there without going through its devices.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Progress {
-    /// The round's session.
-    pub session: SessionId,
-    /// Its number in its task.
-    pub round: u64,
-    /// The step that it is in.
-    pub phase: PhaseName,
-    /// Devices that advertised their keys.
-    pub joined: usize,
-    /// Devices that shared their seeds; none before that step.
-    pub shared: Option<usize>,
-    /// Devices whose masked input is whole; none before that step.
-    pub survivors: Option<usize>,
-}
+use super::phase_name::Progress;
+use super::{Phase, Round};
 
 impl Round {
     /// Whom the open step waits for; none where the round is over.
