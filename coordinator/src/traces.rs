@@ -137,6 +137,10 @@ impl Traces {
             .build();
         let book = Arc::new(Book::new(provider.tracer(SERVICE)));
         let sampled = Sampled::new(keys.sample_ratio);
+        tracing::info!(
+            sample_ratio = keys.sample_ratio.get(),
+            "rounds are traced, for the collector of traces.endpoint"
+        );
         Ok(Self { spans, open: Some(Arc::new(Open { book, provider, way, sampled })) })
     }
 
