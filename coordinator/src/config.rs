@@ -17,6 +17,7 @@ use shell::config::{self, ConfigError, OutOfRange, require};
 use shell::home;
 use shell::logs::LogFormat;
 
+use crate::traces::keys::TracesKeys;
 use crate::{address, listener};
 
 /// Connections of operators, and of such as want to be one.
@@ -77,6 +78,8 @@ pub struct Config {
     pub issuer: IssuerKeys,
     /// What is asked of devices' machines before they are enrolled.
     pub attestation: AttestationKeys,
+    /// Where traces of rounds go.
+    pub traces: TracesKeys,
 }
 
 /// An address, or nothing.
@@ -162,6 +165,7 @@ impl Default for Config {
             limits: Limits::default(),
             issuer: IssuerKeys::default(),
             attestation: AttestationKeys::default(),
+            traces: TracesKeys::default(),
         }
     }
 }
@@ -257,7 +261,8 @@ impl Config {
         witnesses::check(&self.witness, self.least_witnesses)?;
         require(self.audit_mib >= 16, "audit_mib", "at least 16", &self.audit_mib)?;
         self.issuer.check()?;
-        self.attestation.check()
+        self.attestation.check()?;
+        self.traces.check()
     }
 }
 
@@ -302,11 +307,12 @@ mod tests {
         let sample = parse(SAMPLE).unwrap();
         assert_eq!(sample, Config::default());
         let keys: toml::Table = SAMPLE.parse().unwrap();
-        assert_eq!(keys.len(), 17);
+        assert_eq!(keys.len(), 18);
         assert_eq!(keys["certificates"].as_table().unwrap().len(), 5);
         assert_eq!(keys["limits"].as_table().unwrap().len(), 6);
         assert_eq!(keys["issuer"].as_table().unwrap().len(), 8);
         assert_eq!(keys["attestation"].as_table().unwrap().len(), 9);
+        assert_eq!(keys["traces"].as_table().unwrap().len(), 5);
     }
 
     #[test]

@@ -46,6 +46,7 @@ mod openings;
 mod operators;
 mod tasks;
 mod timers;
+mod traced;
 mod trouble;
 
 pub use clock::{now, put_ahead};

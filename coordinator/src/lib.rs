@@ -36,3 +36,4 @@ pub mod roles;
 pub mod server;
 mod server_certificates;
 pub mod service;
+pub mod traces;

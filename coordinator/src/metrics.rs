@@ -160,12 +160,7 @@ impl Metrics {
 
     /// A request of a device, by its name, was answered.
     pub fn answered(&self, request: &'static str, answer: &Result<Reply, Rejection>) {
-        let answer = match answer {
-            Ok(reply) => reply.name(),
-            Err(Rejection::Unavailable(_)) => "unavailable",
-            Err(_) => "refused",
-        };
-        self.requests.get_or_create(&[("request", request), ("answer", answer)]).inc();
+        self.requests.get_or_create(&[("request", request), ("answer", of_answer(answer))]).inc();
     }
 
     /// A question of this name is held from now on.
@@ -256,6 +251,15 @@ impl Drop for Held {
         if !self.is_answered {
             self.requests.get_or_create(&[("request", self.request), ("answer", "hung_up")]).inc();
         }
+    }
+}
+
+/// What a device is answered, in a word.
+pub(crate) fn of_answer(answer: &Result<Reply, Rejection>) -> &'static str {
+    match answer {
+        Ok(reply) => reply.name(),
+        Err(Rejection::Unavailable(_)) => "unavailable",
+        Err(_) => "refused",
     }
 }
 

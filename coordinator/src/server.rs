@@ -1,7 +1,7 @@
 //! The whole coordinator: store, keys and services over two listeners, until it is told to stop.
 #![expect(clippy::disallowed_methods, reason = "IO shell: this module runs the services")]
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,7 +43,12 @@ use crate::revocations::{Revocations, RevocationsError, Revoked, check_place};
 pub use crate::server_certificates::ServerCertificatesError;
 use crate::server_certificates::{ServerCertificates, Terms};
 use crate::service::{self, BothTurnedAway};
+use crate::traces::{Traces, TracesError};
 use task::spool::FolderSpooler;
+
+mod names;
+
+use names::{certified_names, public_names};
 
 /// Name of the operator's certificate and key in the state folder: `operator.pem`, `operator.key`.
 pub const OPERATOR: &str = "operator";
@@ -111,6 +116,9 @@ pub enum ServerError {
     /// A witness of the enrollment log cannot be asked.
     #[error(transparent)]
     Witness(#[from] WitnessOpenError),
+    /// Traces cannot be sent.
+    #[error(transparent)]
+    Traces(#[from] TracesError),
     /// A listener has no address.
     #[error("a listener has no address: {0}")]
     Listener(std::io::Error),
@@ -166,6 +174,7 @@ impl Coordinator {
         let folder = &config.state_dir;
         let bases = ServedBases::find(&config.bases)?;
         let hooks = Hooks::open(&config.issuer, &config.attestation)?;
+        let traces = Traces::open(&config.traces)?;
         if let Some(closed) = files::own_folder(folder, &OURS)? {
             tracing::warn!("{closed}");
         }
@@ -208,6 +217,7 @@ impl Coordinator {
         let spooler = Arc::new(FolderSpooler::new(&folder.join("spool"))?);
         let enrolling = Enrolling { authority: enroller.public(), log: Some(log.log()) };
         let driver = Driver::open(store.clone(), artifacts, enrolling, spooler)?;
+        driver.trace(traces);
         let seen = LastSeen::open(&store)?;
         let registry = Arc::new(Registry {
             store,
@@ -355,7 +365,9 @@ impl Coordinator {
         reading.abort();
         touch.abort();
         stop.cancel();
-        [devices, admins].into_iter().chain(observers).map(close).collect::<JoinSet<()>>().join_all().await;
+        let closing = [devices, admins].into_iter().chain(observers).map(close).collect::<JoinSet<()>>();
+        let traces = driver.traces().cloned().unwrap_or_default();
+        tokio::join!(closing.join_all(), traces.close());
         let is_stopped = outcome.is_ok();
         let last = async {
             drop(spawn_blocking(move || audit.close(driver::now())).await);
@@ -384,28 +396,6 @@ async fn write_calls(registry: Arc<Registry>) {
             }
         }
     }
-}
-
-/// The names by which devices reach the coordinator: where none is given, the address that it listens on, if that is one.
-fn public_names(given: &[String], listens: IpAddr) -> Vec<String> {
-    if !given.is_empty() {
-        return given.to_vec();
-    }
-    if listens.is_unspecified() {
-        tracing::warn!(
-            "tokens say `localhost`, which other machines do not reach: say in `public_names` how they reach this one"
-        );
-        return Vec::new();
-    }
-    if listens == IpAddr::V4(Ipv4Addr::LOCALHOST) { Vec::new() } else { vec![listens.to_string()] }
-}
-
-/// The names in the server's certificate: those by which devices reach it, and the address at which operators do.
-fn certified_names(mut names: Vec<String>, for_operators: IpAddr) -> Vec<String> {
-    if !for_operators.is_unspecified() {
-        names.push(for_operators.to_string());
-    }
-    names
 }
 
 /// Revokes what the store does not know of: it is older than the list.
@@ -496,29 +486,4 @@ fn days(days: u32) -> Validity {
 /// Where a listener is reached from this machine.
 fn reachable(address: SocketAddr) -> String {
     if address.ip().is_unspecified() { format!("localhost:{}", address.port()) } else { address.to_string() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tokens_name_the_address_that_is_listened_on_where_nothing_else_is_said() {
-        let given = ["owl.example".to_owned()];
-        let names = |given: &[String], listens: &str| public_names(given, listens.parse().unwrap());
-        assert_eq!(names(&given, "192.0.2.7"), given);
-        assert_eq!(names(&[], "192.0.2.7"), ["192.0.2.7"]);
-        assert_eq!(names(&[], "2001:db8::1"), ["2001:db8::1"]);
-        assert_eq!(names(&[], "::1"), ["::1"]);
-        for listens in ["0.0.0.0", "::", "127.0.0.1"] {
-            assert!(names(&[], listens).is_empty(), "{listens}");
-        }
-    }
-
-    #[test]
-    fn the_certificate_holds_the_address_at_which_operators_connect() {
-        let names = |admin: &str| certified_names(vec!["owl.example".to_owned()], admin.parse().unwrap());
-        assert_eq!(names("192.0.2.9"), ["owl.example", "192.0.2.9"]);
-        assert_eq!(names("0.0.0.0"), ["owl.example"]);
-    }
 }

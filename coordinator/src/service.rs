@@ -22,6 +22,7 @@ use crate::enroller::Apart;
 use crate::enrollment::Registry;
 use crate::listener::turned_away::TurnedAway;
 use crate::listener::{MAX_ADMIN_BYTES, MAX_DEVICE_BYTES};
+use crate::metrics::of_answer;
 use crate::observe::Readiness;
 use crate::peer::{AdminName, ConnectInfo, Peer};
 use crate::roles;
@@ -154,8 +155,12 @@ impl DeviceService {
         {
             return Ok(convert::reply_to_wire(message::Reply::Chunk(chunk?)));
         }
-        let reply = self.driver.answer(device, request, LONGEST_HELD).await?;
-        Ok(convert::reply_to_wire(reply))
+        let mut asked = self.driver.traces().and_then(|traces| traces.asked(&request));
+        let answer = self.driver.answer(device, request, LONGEST_HELD).await;
+        if let Some(asked) = &mut asked {
+            asked.answered(of_answer(&answer));
+        }
+        Ok(convert::reply_to_wire(answer?))
     }
 
     fn base_files(&self, request: &Request<wire::DescribeBaseRequest>) -> Result<wire::BaseFiles, Rejection> {

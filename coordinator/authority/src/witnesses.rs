@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use aggregation::IdentityPublic;
 use aggregation::log::{LogKey, SignedHead, Witness, WitnessError, log_key};
+use http::HeaderMap;
 use proto::admin::LogStatus;
 use serde::{Deserialize, Deserializer, de};
 use serving::post::{Address, Client, Question};
@@ -253,8 +254,8 @@ impl Known {
         for _ in 0..2 {
             let path = kept.log().look(|book| book.tree().consistency(old, size)).unwrap_or_default();
             let body = head.submission(old, &path).into_bytes();
-            let question =
-                Question { path: self.path.clone(), kind: "text/plain; charset=utf-8", bearer: None, body };
+            let (path, kind) = (self.path.clone(), "text/plain; charset=utf-8");
+            let question = Question { path, kind, bearer: None, headers: HeaderMap::new(), body };
             let answer = self.client.post(question, self.limit, MOST_BYTES).await;
             let answer = answer.map_err(|error| Trouble::Away(error.to_string()))?;
             let body = String::from_utf8_lossy(&answer.body);

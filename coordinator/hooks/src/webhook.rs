@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use http::StatusCode;
 use http::header::HeaderValue;
+use http::{HeaderMap, StatusCode};
 use proto::files;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -74,7 +74,8 @@ impl Webhook {
             None => None,
             Some(path) => Some(self.bearer(path.clone()).await?),
         };
-        let question = Question { path: self.path.clone(), kind: "application/json", bearer, body };
+        let (path, kind, headers) = (self.path.clone(), "application/json", HeaderMap::new());
+        let question = Question { path, kind, bearer, headers, body };
         let answer = self.client.post(question, limit, MOST_BYTES).await?;
         if answer.status != StatusCode::OK {
             return Err(HookError::Failed { why: format!("it answered {}, and not 200", answer.status) });

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
 use http::uri::Scheme;
-use http::{Method, Request, StatusCode, Uri};
+use http::{HeaderMap, Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -107,6 +107,8 @@ pub struct Question {
     pub kind: &'static str,
     /// By what the service knows who asks, where it does.
     pub bearer: Option<HeaderValue>,
+    /// What else stands at its head.
+    pub headers: HeaderMap,
     /// The body.
     pub body: Vec<u8>,
 }
@@ -145,13 +147,14 @@ impl Client {
 
     async fn asked(&self, question: Question, most: usize) -> Result<Answer, PostError> {
         let Address { uri, host, name } = &self.address;
-        let Question { path, kind, bearer, body } = question;
+        let Question { path, kind, bearer, headers, body } = question;
         let mut request = Request::new(Full::new(Bytes::from(body)));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = path.parse().map_err(|_| unreachable("its path cannot be asked for"))?;
         let authority = uri.authority().map_or(host.as_str(), |authority| authority.as_str());
         let authority =
             HeaderValue::from_str(authority).map_err(|_| unreachable("its name cannot be asked for"))?;
+        *request.headers_mut() = headers;
         request.headers_mut().insert(HOST, authority);
         request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
         if let Some(bearer) = bearer {

@@ -113,6 +113,7 @@ fn failure(error: ServerError) -> CliError {
         | ServerError::Log(LogError::Entry { .. } | LogError::Head(_) | LogError::Book(_))
         | ServerError::Bases(_)
         | ServerError::Hooks(_)
+        | ServerError::Traces(_)
         | ServerError::Witness(_)
         | ServerError::Enroller(
             EnrollerError::Pki(_)

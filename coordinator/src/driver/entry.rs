@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use proto::admin::TaskStatus;
 use proto::ids::{DeviceId, Digest, TaskId, Timestamp};
@@ -18,6 +18,8 @@ use crate::kept_log;
 use crate::known::KnownDevices;
 use crate::metrics::Metrics;
 use crate::records::{self, TaskHeader};
+use crate::traces::Traces;
+use crate::traces::book::{Book, Writing};
 
 /// An answer, or the failure that ends all serving.
 pub(super) type Answer<T> = Result<Result<T, Rejection>, DriverError>;
@@ -31,6 +33,8 @@ pub(super) struct Kept {
     pub(super) metrics: Arc<Metrics>,
     /// Whether no round is opened any more.
     pub(super) draining: AtomicBool,
+    /// Where it is told what tasks do, once that is said.
+    pub(super) traces: OnceLock<Traces>,
     /// What devices may fetch.
     public: RwLock<BTreeSet<Digest>>,
 }
@@ -42,8 +46,13 @@ impl Kept {
         known: Arc<KnownDevices>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let draining = AtomicBool::new(false);
-        Self { store, artifacts, known, metrics, draining, public: RwLock::default() }
+        let (draining, traces) = (AtomicBool::new(false), OnceLock::new());
+        Self { store, artifacts, known, metrics, draining, traces, public: RwLock::default() }
+    }
+
+    /// The spans of open rounds, where there are any.
+    pub(super) fn book(&self) -> Option<&Arc<Book>> {
+        self.traces.get().and_then(Traces::book)
     }
 
     pub(super) fn is_public(&self, digest: &Digest) -> bool {
@@ -227,10 +236,23 @@ impl Entry {
     /// Makes durable what a task's machine has decided: artefacts first, then all records in one transaction. Where that
     /// fails, all of it is kept, to be made durable later.
     pub(super) fn persist(&mut self) -> Result<(), DriverError> {
-        let id = self.task.id();
         while let Some(effect) = self.task.poll_effect() {
             self.unsaved.push(effect);
         }
+        let mut writing = self.kept.book().map(|book| book.decided(&self.task, &self.unsaved));
+        let saved = self.save(writing.as_mut());
+        if let Some(writing) = writing {
+            writing.ended(saved.is_ok());
+        }
+        saved
+    }
+
+    fn save(&mut self, mut writing: Option<&mut Writing>) -> Result<(), DriverError> {
+        let id = self.task.id();
+        let artifacts = Arc::clone(&self.kept.artifacts);
+        let put = |bytes: &[u8], writing: &mut Option<&mut Writing>| {
+            timed(writing, "write artifact", || artifacts.put(bytes)).map(Digest)
+        };
         let (mut batch, mut header) = (Batch::new(), self.header.clone());
         let (mut published, mut gathers) = (Vec::new(), false);
         for effect in &self.unsaved {
@@ -246,11 +268,11 @@ impl Entry {
                 // What is kept is what there is now, with all sums that came since.
                 TaskEffect::Gathered { .. } => gathers = true,
                 TaskEffect::Commit { completed_by: _, version, adapter, folded, optimizer, roster } => {
-                    header.adapter = Digest(self.kept.artifacts.put(adapter)?);
+                    header.adapter = put(adapter, &mut writing)?;
                     if let Some(folded) = folded {
-                        header.folded = Some(Digest(self.kept.artifacts.put(folded)?));
+                        header.folded = Some(put(folded, &mut writing)?);
                     }
-                    header.optimizer = Digest(self.kept.artifacts.put(optimizer)?);
+                    header.optimizer = put(optimizer, &mut writing)?;
                     records::insert_version(&mut batch, id, version)?;
                     kept_log::will_log(&mut batch, id, (self.task.published().plan, version, *roster))?;
                     published.extend([Some(header.adapter), header.folded].into_iter().flatten());
@@ -265,7 +287,7 @@ impl Entry {
         header.gathered = match &record.gathered {
             Some(gathered) if gathers => {
                 let bytes = gathered.to_bytes().map_err(|error| DriverError::Broken(error.to_string()))?;
-                Some(Digest(self.kept.artifacts.put(&bytes)?))
+                Some(put(&bytes, &mut writing)?)
             }
             Some(_) => header.gathered,
             None => None,
@@ -278,7 +300,8 @@ impl Entry {
             records::put_header(&mut batch, id, &header)?;
         }
         if !batch.is_empty() {
-            self.kept.metrics.commit(|| self.kept.store.commit_blocking(&batch))?;
+            let commit = || self.kept.metrics.commit(|| self.kept.store.commit_blocking(&batch));
+            timed(&mut writing, "write records", commit)?;
         }
         let before = std::mem::replace(&mut self.header, header);
         if let Some(sums) = before.gathered.filter(|sums| self.header.gathered != Some(*sums)) {
@@ -296,6 +319,14 @@ impl Entry {
             self.task.let_go();
         }
         Ok(())
+    }
+}
+
+/// Writes something; how long that takes is told where it is traced.
+fn timed<T>(writing: &mut Option<&mut Writing>, what: &'static str, write: impl FnOnce() -> T) -> T {
+    match writing {
+        Some(writing) => writing.write(what, write),
+        None => write(),
     }
 }
 

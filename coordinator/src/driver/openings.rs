@@ -17,9 +17,10 @@ impl Driver {
     /// Opens a sum and brings back what came of it. To be called on a thread where a runtime is known.
     pub(super) fn open_apart(&self, cell: Arc<Cell>, opening: Opening) {
         let (driver, under_way) = (self.clone(), Arc::clone(&self.under_way));
+        let (session, open) = (opening.session(), self.opens(opening));
         under_way.send_modify(|openings| *openings += 1);
         Handle::current().spawn_blocking(move || {
-            driver.bring_back(cell, opening.session(), || opening.run());
+            driver.bring_back(cell, session, open);
             // Who waits for the last one may then open the store anew.
             drop(driver);
             under_way.send_modify(|openings| *openings -= 1);

@@ -23,6 +23,7 @@ mod openings;
 mod roll_back;
 mod rounds;
 mod spent;
+mod traces;
 
 const COHORT: u8 = 3;
 

@@ -59,6 +59,9 @@ impl Scrape {
         let mut metrics = Metrics::default();
         about_itself(&mut metrics);
         self.driver.metrics().register(&mut metrics);
+        if let Some(traces) = self.driver.traces() {
+            traces.register(&mut metrics);
+        }
         self.tasks(&mut metrics, &states);
         self.listeners(&mut metrics);
         self.state(&mut metrics, &looked);

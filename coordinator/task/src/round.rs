@@ -30,7 +30,7 @@ use agree::AgreePhase;
 use draw::DrawPhase;
 use masked::{Done, MaskedPhase};
 pub use opening::{Opened, Opening};
-pub use phase_name::{PhaseName, Steps};
+pub use phase_name::{PhaseName, Progress, Steps};
 use share::SharePhase;
 use unmask::UnmaskPhase;
 

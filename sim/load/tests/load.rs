@@ -18,5 +18,7 @@ mod refused;
 mod rounds;
 #[path = "load/stage.rs"]
 mod stage;
+#[path = "load/traces.rs"]
+mod traces;
 #[path = "load/uploads.rs"]
 mod uploads;

@@ -40,6 +40,11 @@ impl DrawPhase {
         self.draw.entries().iter().any(|entry| entry.credential.device == device.0)
     }
 
+    /// Devices that advertised.
+    pub(super) fn joined(&self) -> usize {
+        self.draw.entries().len()
+    }
+
     /// Devices whose nonce has come.
     pub(super) fn drawn(&self) -> usize {
         self.nonces.len()

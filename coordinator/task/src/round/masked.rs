@@ -234,6 +234,12 @@ pub(super) struct Masked {
 }
 
 impl Masked {
+    /// How many joined, how many shared their seeds, and how many are in the sum.
+    pub(super) fn counts(&self) -> (usize, Option<usize>, Option<usize>) {
+        let shared = &self.shared;
+        (shared.joined.devices.len(), Some(shared.sharers.len()), Some(self.survivors.len()))
+    }
+
     /// The place of a device whose input is in the sum.
     pub(super) fn survivor(&self, from: DeviceId) -> Result<DeviceIndex, Rejection> {
         let index = self.shared.joined.index(from)?;

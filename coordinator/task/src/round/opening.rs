@@ -63,6 +63,16 @@ impl Opened {
         self.session
     }
 
+    /// What came of it, in a word.
+    pub fn came(&self) -> &'static str {
+        match self.what {
+            What::Sum(_) => "opened",
+            What::Lacking(..) => "lacking",
+            What::Failed(_) => "failed",
+            What::Broken => "broken",
+        }
+    }
+
     /// For an opening that broke off, so that the sum is gone: this ends its round.
     pub fn broken(session: SessionId) -> Self {
         Self { session, what: What::Broken }

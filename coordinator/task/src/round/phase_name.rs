@@ -1,4 +1,4 @@
-//! What the steps of a round are called.
+//! What the steps of a round are called, and how far a round is.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -25,6 +25,23 @@ pub enum PhaseName {
     Unmask,
     /// The round has ended.
     Over,
+}
+
+/// How far an open round is, in numbers that are there without going through its devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// The round's session.
+    pub session: SessionId,
+    /// Its number in its task.
+    pub round: u64,
+    /// The step that it is in.
+    pub phase: PhaseName,
+    /// Devices that advertised their keys.
+    pub joined: usize,
+    /// Devices that shared their seeds; none before that step.
+    pub shared: Option<usize>,
+    /// Devices whose masked input is whole; none before that step.
+    pub survivors: Option<usize>,
 }
 
 impl PhaseName {

@@ -1,7 +1,8 @@
-//! Whom the open step of a round waits for, for operators.
+//! Whom the open step of a round waits for, for operators, and how far the round is, for whoever follows it.
 
 use proto::admin::OpenRound;
 
+use super::phase_name::Progress;
 use super::{Phase, Round};
 
 impl Round {
@@ -25,5 +26,23 @@ impl Round {
             least: count(self.params.report_goal),
             closes_unix_millis: self.poll_timeout().map(|closes| closes.0),
         })
+    }
+
+    /// How far it is; none where it is over.
+    pub(crate) fn progress(&self) -> Option<Progress> {
+        let (joined, shared, survivors) = match &self.phase {
+            Phase::Advertise(phase) => (phase.joined(), None, None),
+            Phase::Draw(phase) => (phase.joined(), None, None),
+            Phase::Share(phase) => (phase.joined.devices.len(), Some(phase.shared()), None),
+            Phase::Masked(phase) => {
+                let shared = &phase.shared;
+                (shared.joined.devices.len(), Some(shared.sharers.len()), Some(phase.ended()))
+            }
+            Phase::Agree(phase) => phase.masked.counts(),
+            Phase::Unmask(phase) => phase.agreed.masked.counts(),
+            Phase::Over { .. } => return None,
+        };
+        let (session, round, phase) = (self.session(), self.number(), self.phase());
+        Some(Progress { session, round, phase, joined, shared, survivors })
     }
 }

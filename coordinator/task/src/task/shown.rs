@@ -8,6 +8,7 @@ use proto::message::DeclineReason;
 
 use super::Task;
 use super::funnel::Counted;
+use crate::round::{Progress, Round};
 
 impl Task {
     /// The same task, whose devices are counted from now on.
@@ -15,6 +16,11 @@ impl Task {
     pub fn counting_from(mut self, now: Timestamp, counted: Counted) -> Self {
         self.funnels.begin(now, counted);
         self
+    }
+
+    /// How far each of the open rounds is, the oldest first.
+    pub fn progress(&self) -> Vec<Progress> {
+        self.rounds.open().filter_map(Round::progress).collect()
     }
 
     /// How far devices came with the newest version, and with the one before, where they were counted.
