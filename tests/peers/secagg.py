@@ -1,6 +1,7 @@
 """A round of Flower's SecAgg+ beside a round of ours: the same machine, the same sizes, one after the other.
 
     python3.11 tests/peers/secagg.py --devices 50 --coordinates 100000 --missing 0.3
+    python3.11 tests/peers/secagg.py --devices 10 --coordinates 1000000 --over-tls
 
 What compares. Both sides run a whole round in memory, over the complete graph, with the same devices, the same
 coordinates and the same share of devices that vanish after they shared their keys. Flower's threshold is ours,
@@ -20,7 +21,9 @@ What does not compare.
   masks from AES-256 on seeds of 256 bits. Flower folds a seed to 32 bits for a Mersenne twister.
 - Flower quantizes to 22 bits and sends 8 bytes a coordinate, modulo 2^32; ours sends 20 bits and is given
   integers. What comes before the masks (clipping, noise) is in neither; Flower's quantizing is in it.
-- Neither side crosses a network, or makes anything durable.
+- Neither side crosses a network, or makes anything durable. With --over-tls ours is played once more as it is deployed, with all
+  of its devices there: a coordinator with its store on the disk, and the devices in another process, by gRPC over mutual TLS on
+  loopback. Flower's is not: its time is that of its simulation there too, in the same run.
 
 Needs Python 3.11, a Rust toolchain, and PyPI once; see README.md.
 """
@@ -77,6 +80,19 @@ def ours(args):
     return min(reports, key=lambda report: report["wall_secs"])
 
 
+def over_tls(args):
+    """How long our rounds take between programs, by the coordinator's own measure."""
+    command = ["cargo", "test", "--release", "--quiet", "-p", "nightshift-load", "--test", "load"]
+    command += ["rounds_over_tls", "--", "--ignored", "--nocapture"]
+    sizes = {"NIGHTSHIFT_DEVICES": args.devices, "NIGHTSHIFT_COORDINATES": args.coordinates}
+    environment = os.environ | {name: str(size) for name, size in sizes.items()}
+    done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=False)
+    found = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    if done.returncode != 0 or len(found) != 1:
+        sys.exit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}")
+    return json.loads(found[0])
+
+
 def flower(args, missing):
     """What flower_round.py found, with its fastest round as `round`."""
     with tempfile.TemporaryDirectory() as folder:
@@ -126,6 +142,7 @@ def compare(args):
         },
         "flower_whole_secs": [sum(stages.values()) for stages in peer["rounds"]],
         "nightshift": own,
+        "over_tls": over_tls(args) if args.over_tls else None,
     }
 
 
@@ -149,6 +166,11 @@ def text(found):
     lines.append(line("Flower's functions", "", "", f"{functions['flower_secs']:.3f}"))
     lines.append(line("Nightshift, whole", "", "", f"{functions['nightshift_secs']:.3f}"))
     lines.append(line("ratio", "", "", number(functions["ratio"], ".1f")))
+    if found["over_tls"]:
+        tls, whole = found["over_tls"], found["steps"][-1]["flower_secs"]
+        lines += ["", line("over mutual TLS", "Flower s", "Nightshift s", "ratio")]
+        for name, secs in [("a round", tls["mean_round_secs"]), ("version to version", tls["median_secs_between_versions"])]:
+            lines.append(line(name, number(whole, ".3f"), number(secs, ".3f"), number(ratio(whole, secs), ".1f")))
     return "\n".join(lines)
 
 
@@ -158,6 +180,7 @@ def main():
     parser.add_argument("--coordinates", type=int, default=100_000, help="numbers in each device's input")
     parser.add_argument("--missing", type=float, default=0.0, help="share that vanishes after sharing keys")
     parser.add_argument("--repeat", type=int, default=1, help="rounds of each side; the fastest counts")
+    parser.add_argument("--over-tls", action="store_true", help="our rounds between programs too, over mutual TLS")
     parser.add_argument("--binary", help="nightshift-sim, optimized; cargo run --release where left out")
     parser.add_argument("--format", choices=["text", "json"], default="text")
     args = parser.parse_args()
@@ -165,6 +188,8 @@ def main():
         parser.error(f"--devices is {args.devices}, Flower shares among at least 3")
     if args.repeat < 1:
         parser.error(f"--repeat is {args.repeat}, expected at least 1")
+    if args.over_tls and args.missing:
+        parser.error(f"--missing is {args.missing}, with --over-tls nobody is missing: leave one of them out")
     found = compare(args)
     print(json.dumps(found, indent=2) if args.format == "json" else text(found))
 

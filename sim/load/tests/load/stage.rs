@@ -176,6 +176,17 @@ impl Stage {
         line.unwrap_or_else(|| panic!("{text}")).parse().unwrap()
     }
 
+    /// Seconds that the steps of all rounds took.
+    pub(crate) async fn steps(&self) -> BTreeMap<String, f64> {
+        let text = self.scrape().await;
+        let of = |line: &str| {
+            let rest = line.strip_prefix("nightshift_round_step_seconds_sum{step=\"")?;
+            let (step, secs) = rest.split_once("\"} ")?;
+            Some((step.to_owned(), secs.parse().unwrap()))
+        };
+        text.lines().filter_map(of).collect()
+    }
+
     /// Questions of devices that the coordinator answered, by what they were and by the answer.
     pub(crate) async fn answered(&self) -> Answered {
         let text = self.scrape().await;
