@@ -145,8 +145,8 @@ impl Entry {
         Ok(answer)
     }
 
-    /// What the task has for a device that asks for work. Where it may not take part any more, it is looked whether enough
-    /// are left that may.
+    /// What the task has for a device that asks for work: nothing where no version could come of those that are enrolled. Where
+    /// it may not take part any more, it is looked whether enough are left that may.
     pub(super) fn check_in(
         &mut self,
         device: DeviceId,
@@ -154,6 +154,7 @@ impl Entry {
         now: Timestamp,
         rng: &mut impl CryptoRng,
     ) -> Answer<Reply> {
+        let only_keeps = only_keeps || self.task.is_short_of_devices(self.kept.known.count());
         let asks = || Request::CheckIn(CheckIn { only_keeps, declined: Vec::new() });
         let was_active = self.task.is_active();
         let answer = self.task.handle(device, asks(), now, rng);

@@ -11,7 +11,13 @@ fn of_rounds(versions: u32, rounds: u32) -> Plan {
     Plan { round: RoundPlan { rounds, min_rounds: 2, ..plan.round.clone() }, ..plan }
 }
 
+/// As many devices as rounds beside each other take here.
+fn enroll(driver: &Driver) {
+    (0..3 * COHORT).for_each(|i| driver.known().enrolled(device(i)));
+}
+
 async fn create(driver: &Driver, plan: &Plan) -> TaskId {
+    enroll(driver);
     driver.create_task(plan.to_bytes().unwrap(), Vec::new()).await.unwrap().task
 }
 
@@ -31,6 +37,27 @@ async fn is_given_work(driver: &Driver, device: DeviceId) -> bool {
 }
 
 #[tokio::test]
+async fn nobody_is_charged_for_a_version_for_which_too_few_are_enrolled() {
+    let world = World::new();
+    let driver = world.open();
+    let plan = of_rounds(1, 2).to_bytes().unwrap();
+    let task = driver.create_task(plan, Vec::new()).await.unwrap().task;
+    let least = driver.candidates(task).await.unwrap().least;
+    // All of one round, and all but one of the version.
+    for i in 0..u8::try_from(least).unwrap() - 1 {
+        driver.known().enrolled(device(i));
+        assert!(!is_given_work(&driver, device(i)).await, "{i}");
+    }
+    driver.known().enrolled(device(u8::try_from(least).unwrap()));
+    assert!(is_given_work(&driver, device(0)).await);
+    // Where one round makes a version it is charged only when it is full.
+    let world = World::new();
+    let driver = world.open();
+    driver.create_task(self::plan(1).to_bytes().unwrap(), Vec::new()).await.unwrap();
+    assert!(is_given_work(&driver, device(0)).await);
+}
+
+#[tokio::test]
 async fn a_sum_that_is_there_outlives_a_restart_and_nobody_gives_twice() {
     let world = World::new();
     let driver = world.open();
@@ -45,6 +72,7 @@ async fn a_sum_that_is_there_outlives_a_restart_and_nobody_gives_twice() {
     let report = offline::check(world.folder.path()).unwrap();
     assert_eq!((report.faults, report.orphans), (Vec::new(), 0));
     let driver = world.open();
+    enroll(&driver);
     assert_eq!(sums(&driver, task).await, (1, COHORT.into()));
     // Who is in it has nothing to train until the version is there.
     assert!(!is_given_work(&driver, device(0)).await);

@@ -56,6 +56,13 @@ impl Task {
         }
     }
 
+    /// Whether so few devices are enrolled that no version of several rounds can come of them: then nobody is given work. The first
+    /// rounds would be full and charge their devices, and a version would never come of it.
+    pub fn is_short_of_devices(&self, enrolled: usize) -> bool {
+        let round = &self.plan.round;
+        round.min_rounds > 1 && enrolled < round.least_devices() as usize
+    }
+
     /// Whether a device is in a sum of the version that is being made.
     fn has_given(&self, device: DeviceId) -> bool {
         self.record.gathered.as_ref().is_some_and(|gathered| gathered.has(device))
