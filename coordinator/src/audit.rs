@@ -13,6 +13,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use proto::admin::AuditPart;
@@ -127,6 +128,8 @@ struct Inner {
     elsewhere: Option<PathBuf>,
     most_bytes: u64,
     state: Mutex<State>,
+    /// The number of the newest entry, for who does not wait for the disk.
+    newest: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -177,8 +180,9 @@ impl Audit {
         let start = What::new("start", [("program", env!("CARGO_PKG_VERSION").to_owned())]);
         unsaid.push(Said::of(&Who::Coordinator, &start, Outcome::Done, now));
         let (refusals, kept_elsewhere) = (Refusals::default(), 0);
+        let (newest, most_bytes) = (AtomicU64::new(end.n), place.most_bytes);
         let state = Mutex::new(State { folder, end, unsaid, refusals, kept_elsewhere });
-        let audit = Self(Arc::new(Inner { key, store, elsewhere, most_bytes: place.most_bytes, state }));
+        let audit = Self(Arc::new(Inner { key, store, elsewhere, most_bytes, state, newest }));
         // A full disk is no reason not to start: it is written before anything else is.
         if let Err(error) = audit.flush(&mut audit.lock()) {
             tracing::warn!(%error, "the start is not in the audit log yet");
@@ -258,9 +262,9 @@ impl Audit {
         self.keep_elsewhere(&mut state);
     }
 
-    /// The number of the newest entry.
+    /// The number of the newest entry. Waits for nobody: it is asked for most when the disk is slow.
     pub fn entries(&self) -> u64 {
-        self.lock().end.n
+        self.0.newest.load(Ordering::Acquire)
     }
 
     /// Entries from number `from` on, as many as fit into an answer. Blocks.
@@ -305,6 +309,7 @@ impl Audit {
         let (line, end) = state.end.next(said, &self.0.key)?;
         state.folder.append(&line, end.n)?;
         state.end = end;
+        self.0.newest.store(end.n, Ordering::Release);
         let mut batch = Batch::new();
         let kept = batch.put(TREE, HEAD, &self.0.key.head(end));
         let kept = kept.map(drop).and_then(|()| self.0.store.commit_blocking(&batch));

@@ -32,7 +32,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use crate::artifacts::Artifacts;
 use crate::artifacts::parts::{PartReader, READERS};
 use crate::known::KnownDevices;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Question};
 use crate::seldom::Seldom;
 
 mod cell;
@@ -112,9 +112,9 @@ impl Driver {
 
     /// Answers one request of a device; what it brings about is durable when this returns.
     pub async fn handle(&self, device: DeviceId, request: Request) -> Result<Reply, Rejection> {
-        let name = request.name();
+        let question = self.metrics().asked_for(request.name());
         let answer = self.decided(device, request).await;
-        self.is_given(device, name, &answer);
+        Self::is_given(device, question, &answer);
         answer
     }
 
@@ -131,8 +131,9 @@ impl Driver {
     }
 
     /// A device is given an answer: it is counted, and said.
-    fn is_given(&self, device: DeviceId, name: &'static str, answer: &Result<Reply, Rejection>) {
-        self.metrics().answered(name, answer);
+    fn is_given(device: DeviceId, question: Question, answer: &Result<Reply, Rejection>) {
+        let name = question.name();
+        question.answered(answer);
         match answer {
             Ok(reply) => tracing::debug!(%device, request = name, reply = reply.name(), "answered"),
             Err(rejection @ Rejection::Unavailable(_)) => {
@@ -200,7 +201,7 @@ impl Driver {
         mut watched: watch::Receiver<T>,
         came: impl Fn(&T, &T) -> bool,
     ) -> Result<Reply, Rejection> {
-        let (awaits, name) = (Awaits::of(request), request.name());
+        let (awaits, question) = (Awaits::of(request), self.metrics().asked_for(request.name()));
         let mut held = None;
         let answer = loop {
             // From before the answer, so that nothing is missed that comes right after it.
@@ -210,17 +211,15 @@ impl Driver {
             if !answer.as_ref().is_ok_and(|answer| waits_for_others(awaits, answer)) {
                 break answer;
             }
-            held.get_or_insert_with(|| self.metrics().holds(name));
+            held.get_or_insert_with(|| self.metrics().holds());
             let comes = watched.wait_for(|now| came(&before, now));
             if timeout_at(until, comes).await.is_err() {
                 let held_millis = u64::try_from(asked.elapsed().as_millis()).unwrap_or(u64::MAX);
                 break answer.map(|answer| awaits.after(answer, held_millis));
             }
         };
-        if let Some(held) = held {
-            held.ends();
-        }
-        self.is_given(device, name, &answer);
+        drop(held);
+        Self::is_given(device, question, &answer);
         answer
     }
 

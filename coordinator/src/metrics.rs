@@ -71,10 +71,13 @@ pub struct Metrics {
     now: Mutex<BTreeMap<SessionId, (PhaseName, Timestamp)>>,
 }
 
-/// A question is held, until this is dropped. Where it was not answered by then, its device hung up, and that is counted.
+/// A question is held, until this is dropped.
 #[derive(Debug)]
-pub struct Held {
-    questions: Gauge,
+pub struct Held(Gauge);
+
+/// A question of a device. Where it is dropped before it was answered, its device hung up, and that is counted.
+#[derive(Debug)]
+pub struct Question {
     requests: Family<Labels<2>, Counter>,
     request: &'static str,
     is_answered: bool,
@@ -158,17 +161,17 @@ impl Metrics {
         STEPS.iter().map(|step| (of_step(*step), i64::try_from(count(step)).unwrap_or(i64::MAX))).collect()
     }
 
-    /// A request of a device, by its name, was answered.
-    pub fn answered(&self, request: &'static str, answer: &Result<Reply, Rejection>) {
-        self.requests.get_or_create(&[("request", request), ("answer", of_answer(answer))]).inc();
+    /// A device asks this, by its name.
+    #[must_use = "where it is dropped its device hung up"]
+    pub fn asked_for(&self, request: &'static str) -> Question {
+        Question { requests: self.requests.clone(), request, is_answered: false }
     }
 
-    /// A question of this name is held from now on.
+    /// A question is held from now on.
     #[must_use = "it is held until this is dropped"]
-    pub fn holds(&self, request: &'static str) -> Held {
+    pub fn holds(&self) -> Held {
         self.held.inc();
-        let (questions, requests) = (self.held.clone(), self.requests.clone());
-        Held { questions, requests, request, is_answered: false }
+        Held(self.held.clone())
     }
 
     /// Measures how long the disk takes for a commit.
@@ -238,18 +241,33 @@ impl Metrics {
     }
 }
 
-impl Held {
-    /// There is an answer to it.
-    pub fn ends(mut self) {
-        self.is_answered = true;
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 
-impl Drop for Held {
+impl Question {
+    /// Its name.
+    pub const fn name(&self) -> &'static str {
+        self.request
+    }
+
+    /// It was answered.
+    pub fn answered(mut self, answer: &Result<Reply, Rejection>) {
+        self.is_answered = true;
+        self.count(of_answer(answer));
+    }
+
+    fn count(&self, answer: &'static str) {
+        self.requests.get_or_create(&[("request", self.request), ("answer", answer)]).inc();
+    }
+}
+
+impl Drop for Question {
     fn drop(&mut self) {
-        self.questions.dec();
         if !self.is_answered {
-            self.requests.get_or_create(&[("request", self.request), ("answer", "hung_up")]).inc();
+            self.count("hung_up");
         }
     }
 }
@@ -312,13 +330,12 @@ mod tests {
     #[test]
     fn what_is_held_is_counted_until_it_is_answered_and_rounds_by_how_they_ended() {
         let metrics = Metrics::default();
-        let (held, left) = (metrics.holds("advertise"), metrics.holds("check-in"));
-        assert!(text(&metrics).contains("nightshift_held_questions 2"));
-        held.ends();
-        drop(left);
+        let held = metrics.holds();
+        assert!(text(&metrics).contains("nightshift_held_questions 1"));
+        drop((held, metrics.asked_for("check-in")));
         metrics.durable(&TaskEffect::Aborted { round: 1, outcome: Outcome::NoQuorum });
-        metrics.answered("check-in", &Ok(Reply::wait(1)));
-        metrics.answered("check-in", &Err(Rejection::UnknownTask));
+        metrics.asked_for("check-in").answered(&Ok(Reply::wait(1)));
+        metrics.asked_for("check-in").answered(&Err(Rejection::UnknownTask));
         assert_eq!(metrics.commit(|| 7), 7);
         metrics.asked("issuer", "slow", Duration::from_secs(3));
         let text = text(&metrics);
@@ -335,6 +352,5 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line}\n{text}");
         }
-        assert!(!text.contains("request=\"advertise\""), "who answers it counts it: {text}");
     }
 }

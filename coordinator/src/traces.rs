@@ -25,6 +25,7 @@ use proto::message::Request;
 use serving::post::{Address, Client};
 use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
 pub(crate) mod book;
 mod clock;
@@ -163,10 +164,12 @@ impl Traces {
     /// Ends all that is open, and sends what there is, for so long as that may take.
     pub async fn close(&self) {
         let Some(open) = self.open.clone() else { return };
-        // It waits for a thread of its own.
-        let ended = spawn_blocking(move || open.end(LAST_SPANS)).await;
-        if let Err(error) = ended {
-            tracing::error!(%error, "the end of traces broke off");
+        // It waits for a thread of its own, which there may be none of.
+        let ended = spawn_blocking(move || open.end(LAST_SPANS));
+        match timeout(LAST_SPANS * 2, ended).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "the end of traces broke off"),
+            Err(_) => tracing::warn!("the last spans of traces were not sent: no thread was free for that"),
         }
     }
 }

@@ -70,6 +70,12 @@ impl Address {
         if uri.authority()?.as_str().contains('@') {
             return None;
         }
+        // Behind the host stands a port, or nothing: one that is none must not become the usual one.
+        match uri.authority()?.as_str().strip_prefix(uri.host()?)?.strip_prefix(':') {
+            None if uri.authority()?.as_str() == uri.host()? => {}
+            Some(port) if port.bytes().all(|byte| byte.is_ascii_digit()) && uri.port_u16()? > 0 => {}
+            _ => return None,
+        }
         let host = uri.host()?.trim_start_matches('[').trim_end_matches(']').to_owned();
         let name = if uri.scheme() == Some(&Scheme::HTTPS) {
             Some(ServerName::try_from(host.clone()).ok()?)
@@ -245,6 +251,12 @@ mod tests {
             ["", "owl.example", "ftp://owl.example", "https://name:word@owl.example/", "https://", "/a"]
         {
             assert_eq!(of(url), None, "{url}");
+        }
+        for port in ["", "0", "99999", "abc", "80x", "+80", "-1"] {
+            for host in ["owl.example", "127.0.0.1", "[::1]"] {
+                let url = format!("http://{host}:{port}/a");
+                assert_eq!(of(&url), None, "{url}");
+            }
         }
         assert_eq!(Address::parse("http://owl.example/a/b?c").unwrap().path(), "/a/b?c");
     }

@@ -149,15 +149,10 @@ impl Cell {
         }
     }
 
-    /// Waits until the task is free.
+    /// Waits until the task is free. Nobody waits for that on a thread that may block: who holds the task needs such a thread for
+    /// its step, and would wait for one that is never free.
     pub(super) async fn hold(self: Arc<Self>) -> Hold {
         let entry = Arc::clone(&self.entry).lock_owned().await;
-        Hold { cell: self, entry }
-    }
-
-    /// The same on a thread that may block.
-    pub(super) fn hold_here(self: Arc<Self>) -> Hold {
-        let entry = Arc::clone(&self.entry).blocking_lock_owned();
         Hold { cell: self, entry }
     }
 

@@ -23,32 +23,46 @@ impl Driver {
     pub async fn candidates(&self, task: TaskId) -> Result<Candidates, Rejection> {
         let cell = self.tasks.find(task)?;
         let (enrolled, _) = self.known().all_enrolled();
-        self.apart(move || ask(cell, |task| task.candidates(&enrolled))).await
+        self.see(cell, move |task| task.candidates(&enrolled)).await
     }
 
     /// How often each device was charged, over all tasks.
     pub async fn participations(&self, devices: Vec<DeviceId>) -> Result<Vec<u32>, Rejection> {
-        let cells = self.tasks.all();
-        self.apart(move || {
-            let mut all = vec![0_u32; devices.len()];
-            for cell in cells.iter() {
-                let spent = |task: &Task| devices.iter().map(|device| task.spent_by(*device).0).collect();
-                let spent: Vec<u32> = ask(Arc::clone(cell), spent);
-                all.iter_mut().zip(spent).for_each(|(all, one)| *all = all.saturating_add(one));
-            }
-            all
-        })
-        .await
+        let (devices, mut all) = (Arc::new(devices), Vec::new());
+        all.resize(devices.len(), 0_u32);
+        for cell in self.tasks.all().iter() {
+            let devices = Arc::clone(&devices);
+            let spent = move |task: &Task| devices.iter().map(|device| task.spent_by(*device).0).collect();
+            let spent: Vec<u32> = self.see(Arc::clone(cell), spent).await?;
+            all.iter_mut().zip(spent).for_each(|(all, one)| *all = all.saturating_add(one));
+        }
+        Ok(all)
     }
 
     /// The tasks in which a device was charged, is shut out, or that it declined.
     pub async fn tasks_of(&self, device: DeviceId) -> Result<Vec<DeviceTask>, Rejection> {
-        let cells = self.tasks.all();
-        self.apart(move || {
-            let tasks = cells.iter().map(|cell| ask(Arc::clone(cell), |task| of(task, device)));
-            tasks.filter(|task| task.participations > 0 || task.excluded || task.declined.is_some()).collect()
-        })
-        .await
+        let mut tasks = Vec::new();
+        for cell in self.tasks.all().iter() {
+            let task = self.see(Arc::clone(cell), move |task| of(task, device)).await?;
+            if task.participations > 0 || task.excluded || task.declined.is_some() {
+                tasks.push(task);
+            }
+        }
+        Ok(tasks)
+    }
+
+    /// What a task says: at once where it is free, and else after the step that is under way. Who waits holds no thread: the step
+    /// needs one itself, and there are only so many.
+    async fn see<T: Send + 'static>(
+        &self,
+        cell: Arc<Cell>,
+        look: impl FnOnce(&Task) -> T + Send + 'static,
+    ) -> Result<T, Rejection> {
+        let hold = match Arc::clone(&cell).hold_now() {
+            Some(hold) => hold,
+            None => cell.hold().await,
+        };
+        self.apart(move || look(hold.task())).await
     }
 
     /// Gives a task's next version the parameters of an earlier one; durable when this returns.
@@ -56,11 +70,6 @@ impl Driver {
         let cell = self.tasks.find(task)?;
         self.step(cell, move |entry| entry.roll_back(version, now(), &mut UnwrapErr(SysRng))).await
     }
-}
-
-/// What a task says. Blocks while it is in a step.
-fn ask<T>(cell: Arc<Cell>, look: impl Fn(&Task) -> T) -> T {
-    cell.look(&look).unwrap_or_else(|| look(cell.hold_here().task()))
 }
 
 fn of(task: &Task, device: DeviceId) -> DeviceTask {

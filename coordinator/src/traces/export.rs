@@ -20,7 +20,6 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 use prost::Message as _;
-use proto::shown::shown;
 use serving::post::{Client, Question};
 use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
@@ -32,6 +31,9 @@ use crate::seldom::Seldom;
 
 /// The most spans that wait to be sent.
 pub(super) const MOST_WAITING: usize = 4096;
+
+/// Why spans are dropped that a collector does not want.
+const REFUSED: &str = "the collector refused them; its own log says why";
 
 /// The most bytes that a collector may answer.
 const MOST_ANSWER_BYTES: usize = 64 << 10;
@@ -160,8 +162,9 @@ pub(super) struct Collector {
 }
 
 impl Collector {
-    /// Gives it spans. Says how many of them it refused, and why.
-    async fn take(&self, body: Vec<u8>) -> Result<(u64, String), String> {
+    /// Gives it spans. Says how many of them it refused. Its own words are not repeated: they may be what it was sent, with the
+    /// headers by which it knows who sends.
+    async fn take(&self, body: Vec<u8>) -> Result<u64, String> {
         let headers = match self.headers.clone() {
             None => HeaderMap::new(),
             // Read anew each time, so that they can be exchanged.
@@ -179,9 +182,10 @@ impl Collector {
             return Err(format!("it answered {}, and not 200", answer.status));
         }
         // A collector that says nothing took everything.
-        let said = ExportTraceServiceResponse::decode(answer.body).unwrap_or_default();
+        let said = ExportTraceServiceResponse::decode(answer.body);
+        let said = said.map_err(|_| "what it answered is not of a collector that takes OTLP".to_owned())?;
         let refused = said.partial_success.unwrap_or_default();
-        Ok((u64::try_from(refused.rejected_spans).unwrap_or_default(), refused.error_message))
+        Ok(u64::try_from(refused.rejected_spans).unwrap_or_default())
     }
 }
 
@@ -209,8 +213,8 @@ impl SpanExporter for Exporter {
         };
         way.left(count);
         let (refused, why) = match sent {
-            Ok((0, _)) => (0, String::new()),
-            Ok((refused, why)) => (usize::try_from(refused).unwrap_or(count).min(count), refusal(&why)),
+            Ok(0) => (0, String::new()),
+            Ok(refused) => (usize::try_from(refused).unwrap_or(count).min(count), REFUSED.to_owned()),
             Err(why) => (count, why),
         };
         way.spans.count("sent", u64::try_from(count - refused).unwrap_or(u64::MAX));
@@ -224,8 +228,4 @@ impl SpanExporter for Exporter {
     fn set_resource(&mut self, resource: &Resource) {
         self.resource = resource.into();
     }
-}
-
-fn refusal(said: &str) -> String {
-    format!("the collector refused them: {}", shown(said))
 }

@@ -69,7 +69,7 @@ impl Ratio {
     }
 }
 
-const PLACES: &str = "http://HOST:PORT or https://HOST:PORT, without a name and a password in it";
+const PLACES: &str = "http://HOST:PORT or https://HOST:PORT with a port from 1 to 65535, without a name, a password or a `?` in it";
 
 impl TracesKeys {
     /// Fails where a value is out of its range, or keys do not go together.
@@ -83,7 +83,8 @@ impl TracesKeys {
             require(is_empty(ca), "traces.ca", unused, &ca.display())?;
             return require(is_empty(headers_file), "traces.headers_file", unused, &headers_file.display());
         }
-        let Some(address) = Address::parse(endpoint) else {
+        let parsed = Address::parse(endpoint).filter(|_| !endpoint.contains(['?', '#']));
+        let Some(address) = parsed else {
             return require(false, "traces.endpoint", PLACES, &without_secrets(endpoint));
         };
         if !address.is_tls() {
@@ -97,12 +98,17 @@ impl TracesKeys {
     }
 }
 
-/// An address, without what may be a password.
+/// An address, without what may be a password: before an `@`, or in what is asked for.
 fn without_secrets(endpoint: &str) -> String {
-    match endpoint.rsplit_once('@') {
-        Some((_, place)) => format!("\u{2026}@{place}"),
-        None => endpoint.to_owned(),
+    let (place, mut shown) = match endpoint.split_once(['?', '#']) {
+        Some((place, _)) => (place, "\u{2026}".to_owned()),
+        None => (endpoint, String::new()),
+    };
+    match place.rsplit_once('@') {
+        Some((_, place)) => shown.insert_str(0, &format!("\u{2026}@{place}")),
+        None => shown.insert_str(0, place),
     }
+    shown
 }
 
 #[cfg(test)]
@@ -131,6 +137,9 @@ mod tests {
     fn what_does_not_go_together_is_refused_by_its_key_and_without_a_password() {
         for (text, said) in [
             ("endpoint = 'collector:4318'", "traces.endpoint must be http://HOST:PORT or https"),
+            ("endpoint = 'http://c:99999'", "got http://c:99999"),
+            ("endpoint = 'http://c:4318?key=owl'", "got http://c:4318\u{2026}"),
+            ("endpoint = 'htps://c/v1?key=owl'", "got htps://c/v1\u{2026}"),
             ("endpoint = 'grpc://collector:4317'", "got grpc://collector:4317"),
             ("endpoint = 'http://u:geheim@collector:4318'", "got \u{2026}@collector:4318"),
             ("endpoint = 'https://collector'", "traces.ca must be a file in PEM"),

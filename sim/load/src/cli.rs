@@ -176,7 +176,13 @@ fn perform(Cli { command, options, format }: Cli) -> Result<(), Failure> {
         note(&interrupted());
     }
     all_written(&unwritten)?;
-    if is_interrupted { Err(Failure::Interrupted(interrupted())) } else { Ok(()) }
+    if is_interrupted {
+        return Err(Failure::Interrupted(interrupted()));
+    }
+    if report.processes.iter().any(|process| process.ended == Ended::NoDevice) {
+        return Err(Failure::Input("none of the devices could be played: the report says why".to_owned()));
+    }
+    Ok(())
 }
 
 fn merge(paths: &[PathBuf]) -> Result<Report, Failure> {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Mutex, PoisonError, RwLock};
 
 use proto::ids::Serial;
 use proto::message::Rejection;
@@ -48,6 +48,8 @@ pub struct Peers {
     store: Store,
     authority: Authority,
     known: RwLock<BTreeMap<Serial, Certified>>,
+    /// Changes come one after another.
+    turn: Mutex<()>,
 }
 
 impl Peers {
@@ -59,7 +61,7 @@ impl Peers {
                 known.insert(Serial(*serial), certified);
             }
         }
-        Ok(Self { store, authority, known: RwLock::new(known) })
+        Ok(Self { store, authority, known: RwLock::new(known), turn: Mutex::new(()) })
     }
 
     /// Who signs.
@@ -133,7 +135,9 @@ impl Peers {
         let serial = read.serial.ok_or(PeersError::Unreadable)?;
         let expires_unix_secs = read.not_after_unix_secs;
         let certified = Certified { name: name.to_owned(), part, expires_unix_secs, revoked: false };
-        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        // One after another, and while the disk takes its time everybody may call.
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner).clone();
         let mut next = known.clone();
         next.insert(serial, certified);
         for (other, earlier) in &mut next {
@@ -146,7 +150,7 @@ impl Peers {
             batch.put(CERTIFICATES, serial.0, certified)?;
         }
         self.store.commit_blocking(&batch)?;
-        *known = next;
+        *self.known.write().unwrap_or_else(PoisonError::into_inner) = next;
         Ok(())
     }
 }

@@ -3,6 +3,7 @@
 use aggregation::{SHARE_BYTES, Share};
 use proto::message::Outcome;
 use task::round::{Opened, Opening};
+use tokio::task::JoinHandle;
 
 use super::*;
 
@@ -60,7 +61,7 @@ impl Held {
         let Self { driver, task, session, opening, world, .. } = self;
         let elsewhere = driver.clone();
         let cell = driver.tasks.find(task).unwrap();
-        spawn_blocking(move || elsewhere.bring_back(cell, session, || open(opening))).await.unwrap();
+        elsewhere.bring_back(cell, session, || open(opening)).await;
         driver.no_open_round().await;
         (driver, task, world)
     }
@@ -76,6 +77,39 @@ async fn everybody_is_answered_while_a_sum_is_opened() {
     assert_eq!(held.driver.show(held.task).await.unwrap().open_round, "unmask");
     let (driver, task, _world) = held.bring_back(Opening::run).await;
     assert_eq!(driver.show(task).await.unwrap().version, 1);
+}
+
+/// As many as there are threads that may block, and more.
+#[tokio::test]
+async fn who_waits_for_a_task_leaves_threads_for_its_step() {
+    let world = World::new();
+    let driver = world.open();
+    let task = driver.create_task(plan(1).to_bytes().unwrap(), Vec::new()).await.unwrap().task;
+    let held = hold(&driver, task).await;
+    let ask = |_| {
+        let driver = driver.clone();
+        tokio::spawn(async move {
+            let tasks = driver.tasks_of(device(0)).await?;
+            let spent = driver.participations(vec![device(0)]).await?;
+            Ok::<_, Rejection>((tasks, spent, driver.candidates(task).await?))
+        })
+    };
+    let asking: Vec<_> = (0..1500).map(ask).collect();
+    sleep(Duration::from_millis(200)).await;
+    // Half of them hang up.
+    asking.iter().step_by(2).for_each(JoinHandle::abort);
+    let device = tokio::spawn({
+        let driver = driver.clone();
+        async move { driver.handle(device(0), Request::CheckIn(CheckIn::default())).await }
+    });
+    sleep(Duration::from_millis(50)).await;
+    drop(held);
+    let answer = timeout(Duration::from_secs(20), device).await.unwrap().unwrap();
+    assert!(matches!(answer, Ok(Reply::Assignment(_))), "{answer:?}");
+    for asked in asking.into_iter().skip(1).step_by(2) {
+        let (tasks, spent, candidates) = asked.await.unwrap().unwrap();
+        assert_eq!((tasks, spent, candidates.declined), (Vec::new(), vec![0], 0));
+    }
 }
 
 #[tokio::test]

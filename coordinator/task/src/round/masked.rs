@@ -39,7 +39,7 @@ pub(super) struct Done {
 struct Upload {
     coordinates: usize,
     chunks: Vec<Digest>,
-    /// By which the disk is believed to give back what came.
+    /// By which accidents of the disk are noticed; who may write to the spool may write to the store too.
     checksums: Vec<u32>,
 }
 
