@@ -118,7 +118,9 @@ async fn devices_that_cannot_be_played_and_a_beginning_that_was_missed_are_in_th
         fs::create_dir(&key).unwrap();
     }
     let output = ended(running).await;
-    let text = succeeded(&output);
+    assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
+    assert!(stderr(&output).contains("none of the devices could be played"), "{}", stderr(&output));
+    let text = String::from_utf8(output.stdout).unwrap();
     let report = stage.report("broken.json").unwrap();
     assert_eq!((report.counted.broken.count, report.processes[0].generator.broken), (2, 2));
     assert_eq!(report.processes[0].ended, Ended::NoDevice);
