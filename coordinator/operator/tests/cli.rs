@@ -367,11 +367,11 @@ fn a_doctor_finds_what_is_there_and_fails_where_something_is_a_fault() {
     fs::rename(folder.path().join("coordinator.toml"), &elsewhere).unwrap();
     let (code, level, document) = asked(&[]);
     assert_eq!(code, Some(0), "{document}");
-    for (what, expected) in
-        [("coordinator", "warning"), ("configuration", "warning"), ("disk", "ok"), ("store", "ok")]
-    {
+    for (what, expected) in [("coordinator", "warning"), ("configuration", "warning"), ("store", "ok")] {
         assert_eq!(level(what).as_deref(), Some(expected), "{what}: {document}");
     }
+    // What is free is this machine's: the verdict is held in the judge's own tests.
+    assert!(level("disk").is_some_and(|verdict| verdict != "fault"), "{document}");
     let (code, level, document) = asked(&["--config", elsewhere.to_str().unwrap()]);
     assert_eq!((code, level("configuration").as_deref()), (Some(0), Some("ok")), "{document}");
 
