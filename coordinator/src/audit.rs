@@ -220,7 +220,9 @@ impl Audit {
         state.unsaid.push(Said::came(intent, came, with, now));
         match self.flush(&mut state) {
             // The entry is on disk, and its head comes with the next one.
-            Err(AuditError::Store(error @ StoreError::DiskFull { .. })) if state.unsaid.is_empty() => {
+            Err(AuditError::Store(
+                error @ (StoreError::DiskFull { .. } | StoreError::Unavailable { .. }),
+            )) if state.unsaid.is_empty() => {
                 tracing::warn!(%error, "the head of the audit log is not kept yet");
                 Ok(())
             }

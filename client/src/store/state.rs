@@ -199,7 +199,10 @@ fn named(key: &str, error: StoreError) -> StateError {
         }
         StoreError::TooLarge { bytes, limit_bytes, .. } => StateError::TooLarge { key, bytes, limit_bytes },
         StoreError::Stopped { path } => StateError::Stopped { path },
-        StoreError::Conflict { .. } | StoreError::DiskFull { .. } => StateError::Store(error),
+        StoreError::Conflict { .. }
+        | StoreError::DiskFull { .. }
+        | StoreError::Unavailable { .. }
+        | StoreError::Refused { .. } => StateError::Store(error),
     }
 }
 

@@ -30,7 +30,14 @@ impl DriverError {
         match self {
             Self::File(_) | Self::Record(RecordError::Artifact(ArtifactError::File(_))) => true,
             Self::Store(error) | Self::Record(RecordError::Store(error)) => {
-                matches!(error, StoreError::DiskFull { .. } | StoreError::Engine { .. } | StoreError::File(_))
+                matches!(
+                    error,
+                    StoreError::DiskFull { .. }
+                        | StoreError::Engine { .. }
+                        | StoreError::File(_)
+                        | StoreError::Unavailable { .. }
+                        | StoreError::Refused { .. }
+                )
             }
             Self::Record(_) | Self::Broken(_) => false,
         }

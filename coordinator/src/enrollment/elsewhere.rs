@@ -303,7 +303,9 @@ impl Registry {
             | StoreError::Unwritable { .. }
             | StoreError::TooLarge { .. }
             | StoreError::DiskFull { .. }
-            | StoreError::Stopped { .. }) => self.store(other),
+            | StoreError::Stopped { .. }
+            | StoreError::Unavailable { .. }
+            | StoreError::Refused { .. }) => self.store(other),
         })
     }
 

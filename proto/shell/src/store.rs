@@ -1,48 +1,44 @@
 //! The durable store: named trees of small typed records.
 //!
-//! It lies on sled 0.34.7, which needs care: its own flush is not durable
-//! against power loss on Linux, values above some 8 kB become files that are
-//! never removed, and it does not open on a full disk. So here each commit is
-//! one transaction over all the trees that it touches, flushed and then synced
-//! on a handle of our own, together with all commits that wait at the same time
-//! (`store/together.rs`); records are at most 4 KiB, framed with a version and
-//! a checksum; one process at a time holds the lock file; and where
-//! [`Options`] say so, a ballast file keeps some room for opening. What is
-//! larger than a record belongs into a file of its own, and its hash into a
-//! record.
-#![expect(clippy::disallowed_methods, reason = "IO shell: this module waits for an engine that is closing")]
+//! [`Store`] is what everybody has: values of Rust in and out, batches that happen together or not at all, expectations. What it lies
+//! on is an [`Engine`]: sled in a folder (`store/sled.rs`), memory (`store/memory.rs`), or what another package brings, such as a
+//! database. Records are at most 4 KiB, framed with a version and a checksum, the same on all of them. What is larger than a
+//! record belongs into a file of its own, and its hash into a record.
+//!
+//! An engine blocks; threads that must not block use [`Store::commit`], [`Store::read`], [`Store::read_range`],
+//! [`Store::read_prefix`], [`Store::now`] and [`Store::changes`].
 
 use std::{
-    collections::BTreeSet,
     fmt,
-    fs::{File, OpenOptions, TryLockError},
-    io,
     ops::Bound,
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    thread,
-    time::Duration,
+    sync::Arc,
 };
 
-use proto::files::{self, FileError};
+use proto::files::FileError;
 use serde::de::DeserializeOwned;
-use sled::transaction::{ConflictableTransactionError, TransactionError, Transactional};
 
 mod archive;
 mod batch;
+mod clock;
+mod engine;
+mod feed;
 mod frame;
+mod memory;
+mod sled;
 mod together;
 
-pub use archive::{ArchiveError, Check};
-pub use batch::{Batch, Key};
-/// What the engine says when it fails.
-pub use sled::Error as EngineError;
+pub use self::archive::{ArchiveError, Check};
+pub use self::batch::{Batch, Expected, Key, Step, Write};
+pub use self::engine::{Engine, FillError, Forward, Range, Raw, Record, Source};
+pub use self::feed::{Change, Changes, Feed};
+pub use self::sled::Kept;
+/// What sled says when it fails.
+pub use ::sled::Error as EngineError;
 
-use batch::{Expected, Write};
-use together::{Failed, Together};
+use self::engine::{Pages, beginning_with};
+use self::memory::Memory;
+use self::sled::Sled;
 
 /// The tree that a store has from the beginning, for whoever needs one only. Its records have a checksum of their own
 /// form, see `frame`.
@@ -50,13 +46,6 @@ pub const DEFAULT_TREE: &str = "__sled__default";
 
 /// Below this, a store that keeps room takes no more commits.
 pub const FREE_SPACE_FLOOR_BYTES: u64 = 32 << 20;
-
-/// Given up when the store has to be opened on a full disk.
-const BALLAST_BYTES: u64 = 8 << 20;
-
-/// How often, and how long after another, the engine is opened again while an earlier handle is closing.
-const CLOSING_TRIES: usize = 100;
-const CLOSING_PAUSE: Duration = Duration::from_millis(20);
 
 /// How a store is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,48 +157,46 @@ pub enum StoreError {
         /// What must be free.
         floor_bytes: u64,
     },
-    /// An earlier commit failed half-way, so nobody knows what is on disk.
+    /// An earlier commit failed half-way, so nobody knows what is stored.
     #[error("the store {} stopped after a failed write; restart to recover", path.display())]
     Stopped {
-        /// The store's folder.
+        /// The store's folder, or where else it is.
         path: PathBuf,
     },
+    /// A database did not take it now, and nothing was changed; the same may succeed later.
+    #[error("the store {place} does not answer, or takes nothing, now: {why}")]
+    Unavailable {
+        /// Where the store is, without secrets.
+        place: String,
+        /// Why, and what to do.
+        why: String,
+    },
+    /// A database cannot be used as it is, and nothing was changed; somebody has to do something.
+    #[error("the store {place} cannot be used: {why}")]
+    Refused {
+        /// Where the store is, without secrets.
+        place: String,
+        /// Why, and what to do.
+        why: String,
+    },
+}
+
+impl StoreError {
+    /// That something is not as a batch expects.
+    pub fn conflict(tree: &str, key: &[u8]) -> Self {
+        Self::Conflict { tree: tree.to_owned(), key: hex::encode(key) }
+    }
 }
 
 /// The store, open. Clones are handles of the same store.
 #[derive(Clone)]
 pub struct Store {
-    inner: Arc<Inner>,
-}
-
-struct Inner {
-    // Dropped in this order: the engine closes before the lock is released.
-    engine: sled::Db,
-    log: File,
-    path: PathBuf,
-    stopped: AtomicBool,
-    together: Together,
-    floor_bytes: AtomicU64,
-    _lock: File,
-}
-
-/// The place of a store, kept from whoever would open one there, until this is dropped.
-#[derive(Debug)]
-pub struct Kept {
-    _lock: File,
-}
-
-impl Kept {
-    /// Keeps a place, which is made where there is none. Fails where a store is open there.
-    pub fn new(path: &Path) -> Result<Self, StoreError> {
-        files::create_folder(path)?;
-        Ok(Self { _lock: lock(path)? })
-    }
+    engine: Arc<dyn Engine>,
 }
 
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Store").field("path", &self.inner.path).finish_non_exhaustive()
+        f.debug_struct("Store").field("engine", &self.engine).finish()
     }
 }
 
@@ -222,38 +209,23 @@ impl Store {
     }
 
     /// The same as [`Store::open`], with other options.
-    pub fn open_with(path: &Path, Options { cache_bytes, room }: Options) -> Result<Self, StoreError> {
-        files::create_folder(path)?;
-        let lock = lock(path)?;
-        let floor_bytes = match room {
-            Room::Kept => {
-                keep_ballast(path)?;
-                FREE_SPACE_FLOOR_BYTES
-            }
-            Room::NotKept => 0,
-        };
-        let engine = open_engine(path, cache_bytes)
-            .map_err(|source| StoreError::Engine { path: path.to_owned(), source })?;
-        let log_path = path.join("db");
-        let log = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(&log_path)
-            .map_err(FileError::io("open", &log_path))?;
-        log.sync_all().map_err(FileError::io("sync", &log_path))?;
-        files::sync_folder(path)?;
-        files::sync_folder_of(path)?;
-        Ok(Self {
-            inner: Arc::new(Inner {
-                engine,
-                log,
-                path: path.to_owned(),
-                stopped: AtomicBool::new(false),
-                together: Together::default(),
-                floor_bytes: AtomicU64::new(floor_bytes),
-                _lock: lock,
-            }),
-        })
+    pub fn open_with(path: &Path, options: Options) -> Result<Self, StoreError> {
+        Ok(Self::over(Arc::new(Sled::open(path, options)?)))
+    }
+
+    /// A store in memory: it ends with its last handle.
+    pub fn memory() -> Self {
+        Self::over(Arc::new(Memory::default()))
+    }
+
+    /// A store over another engine.
+    pub fn over(engine: Arc<dyn Engine>) -> Self {
+        Self { engine }
+    }
+
+    /// Where it is, for people.
+    pub fn place(&self) -> PathBuf {
+        self.engine.place()
     }
 
     /// Makes a batch durable: when this returns, it outlives a power loss.
@@ -265,48 +237,39 @@ impl Store {
         let store = self.clone();
         tokio::task::spawn_blocking(move || store.commit_blocking(&batch))
             .await
-            .map_err(|_| self.stopped())?
+            .map_err(|_| StoreError::Stopped { path: self.place() })?
     }
 
     /// The same as [`Store::commit`], for threads that may block.
     pub fn commit_blocking(&self, batch: &Batch) -> Result<(), StoreError> {
-        if self.inner.stopped.load(Ordering::Acquire) {
-            return Err(self.stopped());
-        }
-        self.check_room()?;
-        let result = self.apply(batch).and_then(|()| {
-            self.inner.together.sync(|| self.sync()).map_err(|failed| match failed {
-                Failed::Here(error) => error,
-                Failed::Elsewhere => self.stopped(),
-            })
-        });
-        if let Err(StoreError::Engine { .. } | StoreError::File(_) | StoreError::Stopped { .. }) = result {
-            self.inner.stopped.store(true, Ordering::Release);
-        }
-        result
+        self.engine.commit(batch)
     }
 
-    /// Fails while the disk has too little room for a commit.
+    /// Fails while a commit would: the disk has too little room, or a database can be read only.
     pub fn check_room(&self) -> Result<(), StoreError> {
-        let floor_bytes = self.inner.floor_bytes.load(Ordering::Acquire);
-        if floor_bytes == 0 {
-            return Ok(());
-        }
-        let free_bytes = free_bytes(&self.inner.path)?;
-        if free_bytes >= floor_bytes {
-            return Ok(());
-        }
-        Err(StoreError::DiskFull { path: self.inner.path.clone(), free_bytes, floor_bytes })
+        self.engine.check_room()
     }
 
     /// Whether a write failed half-way, so that nobody knows what is on disk: then only a restart recovers.
     pub fn is_stopped(&self) -> bool {
-        self.inner.stopped.load(Ordering::Acquire)
+        self.engine.is_stopped()
     }
 
-    /// Changes how much must be free for a commit, so that a test can have a full disk.
+    /// Changes how much must be free for a commit, so that a test can have a full disk. A database has no such floor.
     pub fn set_free_space_floor(&self, bytes: u64) {
-        self.inner.floor_bytes.store(bytes, Ordering::Release);
+        self.engine.set_free_space_floor(bytes);
+    }
+
+    /// Milliseconds since 1970 by the one clock that all have who share the store: a database's own, where it is one. It never
+    /// goes back for one handle and its clones. For leases.
+    pub fn now_millis(&self) -> Result<u64, StoreError> {
+        self.engine.now_millis()
+    }
+
+    /// What is committed to these trees from now on, to all where none is named, by any handle of this store: of this process,
+    /// and of every other one where the engine is one that they share.
+    pub fn changes(&self, trees: &[&'static str]) -> Changes {
+        self.engine.feed().follow(trees)
     }
 
     /// The value under a key. Fails when its record is damaged or not a `T`.
@@ -316,20 +279,18 @@ impl Store {
         key: impl Into<Key>,
     ) -> Result<Option<T>, StoreError> {
         let key = key.into();
-        let record = self.tree(tree)?.get(key.as_bytes()).map_err(|source| self.engine_error(source))?;
+        let record = self.engine.get(tree, key.as_bytes())?;
         record.map(|record| decode(tree, key.as_bytes(), &record)).transpose()
     }
 
-    /// The values of a range of keys, in the order of the keys. An item fails
-    /// when its record is damaged or not a `T`.
+    /// The values of a range of keys, in the order of the keys, read in pages: whatever others change meanwhile may be among
+    /// them or not. An item fails when its record is damaged or not a `T`, and the last one may be that the engine did.
     pub fn scan<T: DeserializeOwned>(
         &self,
         tree: &'static str,
         range: (Bound<Key>, Bound<Key>),
     ) -> Result<impl Iterator<Item = Result<(Key, T), StoreError>> + use<T>, StoreError> {
-        let bounds = (range.0.map(Key::into_bytes), range.1.map(Key::into_bytes));
-        let store = self.clone();
-        Ok(self.tree(tree)?.range::<Vec<u8>, _>(bounds).map(move |item| store.item(tree, item)))
+        self.items(tree, (range.0.map(Key::into_bytes), range.1.map(Key::into_bytes)))
     }
 
     /// The values of all keys that begin with `prefix`, in the order of the
@@ -339,82 +300,65 @@ impl Store {
         tree: &'static str,
         prefix: &Key,
     ) -> Result<impl Iterator<Item = Result<(Key, T), StoreError>> + use<T>, StoreError> {
-        let store = self.clone();
-        Ok(self.tree(tree)?.scan_prefix(prefix.as_bytes()).map(move |item| store.item(tree, item)))
+        self.items(tree, beginning_with(prefix.as_bytes()))
     }
 
-    fn apply(&self, batch: &Batch) -> Result<(), StoreError> {
-        let names: Vec<&'static str> =
-            batch.changes.keys().map(|(tree, _)| *tree).collect::<BTreeSet<_>>().into_iter().collect();
-        if names.is_empty() {
-            return Ok(());
-        }
-        let trees = names.iter().map(|name| self.tree(name)).collect::<Result<Vec<_>, _>>()?;
-        trees
-            .as_slice()
-            .transaction(|views| {
-                for ((tree, key), change) in &batch.changes {
-                    let Some((_, view)) = names.iter().zip(views).find(|(name, _)| *name == tree) else {
-                        continue;
-                    };
-                    let holds = match &change.expected {
-                        None => true,
-                        Some(Expected::Absent) => view.get(key.as_bytes())?.is_none(),
-                        Some(Expected::Record(record)) => {
-                            view.get(key.as_bytes())?.as_deref() == Some(record.as_slice())
-                        }
-                    };
-                    if !holds {
-                        return Err(ConflictableTransactionError::Abort((*tree, key.clone())));
-                    }
-                    match &change.write {
-                        None => {}
-                        Some(Write::Put(record)) => {
-                            view.insert(key.as_bytes(), record.as_slice())?;
-                        }
-                        Some(Write::Remove) => {
-                            view.remove(key.as_bytes())?;
-                        }
-                    }
-                }
-                Ok(())
-            })
-            .map_err(|error| match error {
-                TransactionError::Abort((tree, key)) => {
-                    StoreError::Conflict { tree: tree.to_owned(), key: hex::encode(key.as_bytes()) }
-                }
-                TransactionError::Storage(source) => self.engine_error(source),
-            })
-    }
-
-    /// Makes durable all that was applied before. The engine's flush writes its buffers and waits until their bytes have
-    /// left for the disk; neither the file's length nor what the disk itself holds back is behind it then, so it is not
-    /// enough alone, and the sync of the file is not either, because it knows nothing of the engine's buffers.
-    fn sync(&self) -> Result<(), StoreError> {
-        self.inner.engine.flush().map_err(|source| self.engine_error(source))?;
-        self.inner.log.sync_data().map_err(FileError::io("sync", &self.inner.path.join("db")))?;
-        Ok(())
-    }
-
-    fn tree(&self, name: &'static str) -> Result<sled::Tree, StoreError> {
-        self.inner.engine.open_tree(name).map_err(|source| self.engine_error(source))
-    }
-
-    fn item<T: DeserializeOwned>(
+    fn items<T: DeserializeOwned>(
         &self,
         tree: &'static str,
-        item: sled::Result<(sled::IVec, sled::IVec)>,
-    ) -> Result<(Key, T), StoreError> {
-        let (key, record) = item.map_err(|source| self.engine_error(source))?;
-        Ok((Key::from(key.as_ref()), decode(tree, &key, &record)?))
+        range: (Bound<Vec<u8>>, Bound<Vec<u8>>),
+    ) -> Result<impl Iterator<Item = Result<(Key, T), StoreError>> + use<T>, StoreError> {
+        let item = move |item: Result<Record, StoreError>| {
+            let (key, record) = item?;
+            let value = decode(tree, &key, &record)?;
+            Ok((Key::from(key.as_slice()), value))
+        };
+        Ok(Pages::new(Arc::clone(&self.engine), tree, range)?.map(item))
     }
 
-    fn engine_error(&self, source: sled::Error) -> StoreError {
-        StoreError::Engine { path: self.inner.path.clone(), source }
+    /// The same as [`Store::get`], for threads that must not block.
+    pub async fn read<T: DeserializeOwned + Send + 'static>(
+        &self,
+        tree: &'static str,
+        key: impl Into<Key>,
+    ) -> Result<Option<T>, StoreError> {
+        let key = key.into();
+        self.aside(move |store| store.get(tree, key)).await
     }
 
-    fn stopped(&self) -> StoreError {
-        StoreError::Stopped { path: self.inner.path.clone() }
+    /// All values of a range, as [`Store::scan`] gives them, for threads that must not block. Fails where one is damaged.
+    pub async fn read_range<T: DeserializeOwned + Send + 'static>(
+        &self,
+        tree: &'static str,
+        range: (Bound<Key>, Bound<Key>),
+    ) -> Result<Vec<(Key, T)>, StoreError> {
+        self.aside(move |store| store.scan(tree, range)?.collect()).await
+    }
+
+    /// All values of keys that begin with `prefix`, for threads that must not block. Fails where one is damaged.
+    pub async fn read_prefix<T: DeserializeOwned + Send + 'static>(
+        &self,
+        tree: &'static str,
+        prefix: Key,
+    ) -> Result<Vec<(Key, T)>, StoreError> {
+        self.aside(move |store| store.scan_prefix(tree, &prefix)?.collect()).await
+    }
+
+    /// The same as [`Store::now_millis`], for threads that must not block.
+    pub async fn now(&self) -> Result<u64, StoreError> {
+        self.aside(|store| store.now_millis()).await
+    }
+
+    async fn aside<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Self) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let store = self.clone();
+        let looked = tokio::task::spawn_blocking(move || look(&store)).await;
+        looked.unwrap_or_else(|error| {
+            let place = self.place().display().to_string();
+            Err(StoreError::Unavailable { place, why: format!("a look into it broke off: {error}") })
+        })
     }
 }
 
@@ -426,74 +370,6 @@ fn decode<T: DeserializeOwned>(tree: &str, key: &[u8], record: &[u8]) -> Result<
         key: hex::encode(key),
         source,
     })
-}
-
-/// Opens the engine. Whoever holds our own lock is the only one who may, but a handle of this process that was dropped a
-/// moment ago may still be closing on a thread of the engine's.
-fn open_engine(path: &Path, cache_bytes: u64) -> sled::Result<sled::Db> {
-    // Each commit is flushed and synced by itself: nothing is left for a thread that would wake a sleeping machine twice a
-    // second.
-    let config = sled::Config::new().path(path).cache_capacity(cache_bytes).flush_every_ms(None);
-    for _ in 0..CLOSING_TRIES {
-        match config.open() {
-            Err(sled::Error::Io(error)) if error.to_string().contains("could not acquire lock") => {
-                thread::sleep(CLOSING_PAUSE);
-            }
-            other => return other,
-        }
-    }
-    config.open()
-}
-
-fn lock(path: &Path) -> Result<File, StoreError> {
-    let lock_path = path.join("lock");
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&lock_path)
-        .map_err(FileError::io("open", &lock_path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(StoreError::InUse { path: path.to_owned() }),
-        Err(TryLockError::Error(source)) => Err(FileError::io("lock", &lock_path)(source).into()),
-    }
-}
-
-fn free_bytes(path: &Path) -> Result<u64, FileError> {
-    fs4::available_space(path).map_err(FileError::io("ask for the free space of", path))
-}
-
-fn keep_ballast(path: &Path) -> Result<(), FileError> {
-    let ballast = path.join("ballast");
-    if free_bytes(path)? < FREE_SPACE_FLOOR_BYTES { give_up_ballast(&ballast) } else { lay_ballast(&ballast) }
-}
-
-fn lay_ballast(path: &Path) -> Result<(), FileError> {
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(path)
-        .map_err(FileError::io("open", path))?;
-    match fs4::FileExt::allocate(&file, BALLAST_BYTES) {
-        Err(error) if error.kind() == io::ErrorKind::Unsupported => {
-            tracing::warn!("this file system reserves no space, so there is no ballast");
-            Ok(())
-        }
-        other => other.map_err(FileError::io("reserve", path)),
-    }
-}
-
-fn give_up_ballast(path: &Path) -> Result<(), FileError> {
-    match std::fs::remove_file(path) {
-        Ok(()) => {
-            tracing::warn!(freed_bytes = BALLAST_BYTES, "disk nearly full, ballast given up");
-            Ok(())
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(FileError::io("remove", path)(error)),
-    }
 }
 
 #[cfg(test)]

@@ -12,17 +12,18 @@
 //! line breaks in it. A file that was cut off has no last line.
 
 use std::io::{self, BufRead, Write};
+use std::ops::ControlFlow;
 
 use proto::files::FileError;
 use ring::digest::{Context, Digest, SHA256, digest};
 
-use super::{Store, StoreError, frame};
+use super::{FillError, Raw, Store, StoreError, frame};
 
 /// What the first line says.
 const HEAD: &str = "nightshift-store\t1";
 
-/// Records in one transaction of an import.
-const RECORDS_A_COMMIT: usize = 1_000;
+/// Records of an import that are in memory at the same time.
+const RECORDS_A_TIME: usize = 1_000;
 
 /// The longest line: a record, its key and its tree's name, with room.
 const LONGEST_LINE: u64 = 16 << 10;
@@ -81,17 +82,13 @@ impl Store {
         &self,
         mut visit: impl FnMut(&str, &[u8], Option<&[u8]>) -> Result<(), E>,
     ) -> Result<(), E> {
-        let mut names = self.inner.engine.tree_names();
-        names.sort();
-        for name in names {
-            let tree_name = String::from_utf8_lossy(&name).into_owned();
-            let tree = self.inner.engine.open_tree(&name).map_err(|source| self.engine_error(source))?;
-            for item in &tree {
-                let (key, record) = item.map_err(|source| self.engine_error(source))?;
-                visit(&tree_name, &key, frame::decode(&tree_name, &key, &record))?;
-            }
-        }
-        Ok(())
+        let mut visited = Ok(());
+        self.engine.all(&mut |raw| {
+            let Raw { tree, key, record } = raw;
+            visited = visit(tree, key, frame::decode(tree, key, record));
+            if visited.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
+        visited
     }
 
     /// Writes all records to a file, and gives how many there are. Fails at a damaged one: it would be lost without a word.
@@ -113,60 +110,68 @@ impl Store {
         Ok(records)
     }
 
-    /// Puts the records of a file into a store that has none, and gives how many there are. Where it fails, some may be there
-    /// already: the store is to be thrown away.
+    /// Puts the records of a file into a store that has none, and gives how many there are. Where it fails, a store in a folder may
+    /// have some of them already, and is to be thrown away; a database has none.
     pub fn import(&self, file: &mut dyn BufRead) -> Result<u64, ArchiveError> {
-        let mut is_empty = true;
-        self.each::<StoreError>(|_, _, _| {
-            is_empty = false;
-            Ok(())
-        })?;
-        if !is_empty {
-            return Err(ArchiveError::NotEmpty);
-        }
-        let mut lines = Lines { file, number: 0, hash: Context::new(&SHA256) };
-        let head = lines.next()?;
-        if head != HEAD {
-            return Err(
-                lines.wrong(&format!("expected `{HEAD}`, the beginning of a store of this version's form"))
-            );
-        }
-        let (mut records, mut pending) = (0_u64, Vec::new());
-        loop {
-            let before = lines.hash.clone().finish();
-            let line = lines.next()?;
-            if let Some(end) = line.strip_prefix("end\t") {
-                check_end(end, records, &before).map_err(|why| lines.wrong(&why))?;
-                lines.is_over()?;
-                break;
+        let mut reading =
+            Reading { lines: Lines { file, number: 0, hash: Context::new(&SHA256) }, records: 0 };
+        reading.head()?;
+        let (mut is_over, mut wrong) = (false, None);
+        let filled = self.engine.fill(&mut || {
+            if is_over {
+                return Some(Vec::new());
             }
-            pending.push(record(&line).map_err(|why| lines.wrong(&why))?);
-            records += 1;
-            if pending.len() == RECORDS_A_COMMIT {
-                self.put_raw(&std::mem::take(&mut pending))?;
+            match reading.some() {
+                Ok((records, last)) => {
+                    is_over = last;
+                    Some(records)
+                }
+                Err(error) => {
+                    wrong = Some(error);
+                    None
+                }
             }
-        }
-        self.put_raw(&pending)?;
-        self.sync()?;
-        Ok(records)
-    }
-
-    /// Puts framed records, without a transaction over them all.
-    fn put_raw(&self, records: &[Raw]) -> Result<(), StoreError> {
-        self.check_room()?;
-        for Raw { tree, key, record } in records {
-            let tree = self.inner.engine.open_tree(tree).map_err(|source| self.engine_error(source))?;
-            tree.insert(key.as_slice(), record.as_slice()).map_err(|source| self.engine_error(source))?;
-        }
-        Ok(())
+        });
+        filled.map_err(|error| match (error, wrong) {
+            (FillError::BrokeOff, Some(wrong)) => wrong,
+            (FillError::BrokeOff, None) => io::Error::from(io::ErrorKind::UnexpectedEof).into(),
+            (FillError::NotEmpty, _) => ArchiveError::NotEmpty,
+            (FillError::Store(error), _) => error.into(),
+        })
     }
 }
 
-/// A record as it lies in a tree.
-struct Raw {
-    tree: String,
-    key: Vec<u8>,
-    record: Vec<u8>,
+/// A file that is read.
+struct Reading<'a> {
+    lines: Lines<'a>,
+    records: u64,
+}
+
+impl Reading<'_> {
+    fn head(&mut self) -> Result<(), ArchiveError> {
+        if self.lines.next()? == HEAD {
+            return Ok(());
+        }
+        let expected = format!("expected `{HEAD}`, the beginning of a store of this version's form");
+        Err(self.lines.wrong(&expected))
+    }
+
+    /// Some of the records, and whether the file ends with them.
+    fn some(&mut self) -> Result<(Vec<Raw>, bool), ArchiveError> {
+        let mut some = Vec::new();
+        while some.len() < RECORDS_A_TIME {
+            let before = self.lines.hash.clone().finish();
+            let line = self.lines.next()?;
+            if let Some(end) = line.strip_prefix("end\t") {
+                check_end(end, self.records, &before).map_err(|why| self.lines.wrong(&why))?;
+                self.lines.is_over()?;
+                return Ok((some, true));
+            }
+            some.push(record(&line).map_err(|why| self.lines.wrong(&why))?);
+            self.records += 1;
+        }
+        Ok((some, false))
+    }
 }
 
 /// The record of a line.

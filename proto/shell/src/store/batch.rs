@@ -66,27 +66,33 @@ impl From<u64> for Key {
 /// A later change of a key replaces an earlier one in the same batch.
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
-    pub(super) changes: BTreeMap<(&'static str, Key), Change>,
+    changes: BTreeMap<(&'static str, Key), Step>,
 }
 
 /// What happens to one key.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Change {
-    pub(super) expected: Option<Expected>,
-    pub(super) write: Option<Write>,
+pub struct Step {
+    /// What must be there before.
+    pub expected: Option<Expected>,
+    /// What is there afterwards; as it is where nothing is written.
+    pub write: Option<Write>,
 }
 
 /// What must be there before, or the whole batch is refused.
 #[derive(Clone, Debug)]
-pub(super) enum Expected {
+pub enum Expected {
+    /// Nothing.
     Absent,
+    /// This record, framed.
     Record(Vec<u8>),
 }
 
 /// What is there afterwards.
 #[derive(Clone, Debug)]
-pub(super) enum Write {
+pub enum Write {
+    /// This record, framed.
     Put(Vec<u8>),
+    /// Nothing.
     Remove,
 }
 
@@ -99,6 +105,11 @@ impl Batch {
     /// Whether there is nothing to do and nothing to expect.
     pub fn is_empty(&self) -> bool {
         self.changes.is_empty()
+    }
+
+    /// What happens to each key, by tree and key.
+    pub fn steps(&self) -> impl Iterator<Item = (&'static str, &Key, &Step)> {
+        self.changes.iter().map(|((tree, key), step)| (*tree, key, step))
     }
 
     /// Puts a value. Fails when its record would be over 4 KiB.
@@ -166,7 +177,7 @@ impl Batch {
         self.put(tree, key, new)
     }
 
-    fn change(&mut self, tree: &'static str, key: Key) -> &mut Change {
+    fn change(&mut self, tree: &'static str, key: Key) -> &mut Step {
         self.changes.entry((tree, key)).or_default()
     }
 }
