@@ -223,6 +223,11 @@ impl Store {
         Self { engine }
     }
 
+    /// What it lies on: for what is said of all records as bytes.
+    pub fn engine(&self) -> &Arc<dyn Engine> {
+        &self.engine
+    }
+
     /// Where it is, for people.
     pub fn place(&self) -> PathBuf {
         self.engine.place()
@@ -346,7 +351,7 @@ impl Store {
 
     /// The same as [`Store::now_millis`], for threads that must not block.
     pub async fn now(&self) -> Result<u64, StoreError> {
-        self.aside(|store| store.now_millis()).await
+        self.aside(Self::now_millis).await
     }
 
     async fn aside<T: Send + 'static>(

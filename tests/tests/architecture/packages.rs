@@ -41,6 +41,11 @@ const TENSORS: &[&str] = &["candle-core", "candle-nn", "gemm", "tokenizers"];
 /// What has no place in a machine: its randomness, time and news are arguments and effects.
 const SURROUNDINGS: &[&str] = &["clap", "rand", "time", "tracing"];
 
+/// A database, which is the coordinator's alone.
+const DATABASE: &[&str] = &["deadpool-postgres", "tokio-postgres"];
+/// Who links it: its engine, what has a coordinator in it, and what tests it.
+const STORED: &[&str] = &["store", "coordinator", "operator", "docs", "support", "tests"];
+
 /// Traces: their spans, and their bytes for a collector.
 const TRACES: &[&str] = &["opentelemetry", "opentelemetry-proto", "opentelemetry_sdk"];
 /// Who links those: the coordinator's shell, and programs that have a coordinator in them.
@@ -127,6 +132,8 @@ const RULES: &[Rule] = &[
         may_name: &["aggregation", "proto", "shell", "serving", "hooks"],
         links_none_of: &[TENSORS, &["ureq", "nightshift-task", "nightshift-coordinator"]],
     },
+    // The store of a coordinator in a database.
+    Rule { package: "store", may_name: &["proto", "shell"], links_none_of: &[TENSORS, &["ureq"]] },
     Rule {
         package: "coordinator",
         may_name: &[
@@ -138,6 +145,7 @@ const RULES: &[Rule] = &[
             "hooks",
             "serving",
             "authority",
+            "store",
             "task",
         ],
         links_none_of: &[TENSORS, &["ureq"]],
@@ -157,6 +165,7 @@ const RULES: &[Rule] = &[
             "hooks",
             "serving",
             "authority",
+            "store",
             "coordinator",
         ],
         // It measures versions on its operator's own text, by the engine and the reader of devices.
@@ -181,6 +190,7 @@ const RULES: &[Rule] = &[
             "hooks",
             "serving",
             "authority",
+            "store",
             "coordinator",
             "operator",
         ],
@@ -214,6 +224,8 @@ const RULES: &[Rule] = &[
             "nightshift-sim",
         ]],
     },
+    // Nothing that is installed: what suites share.
+    Rule { package: "support", may_name: &["shell"], links_none_of: &[TENSORS, &["ureq"]] },
     Rule {
         package: "tests",
         may_name: &[
@@ -232,10 +244,12 @@ const RULES: &[Rule] = &[
             "hooks",
             "serving",
             "authority",
+            "store",
             "coordinator",
             "operator",
             "sim",
             "load",
+            "support",
         ],
         links_none_of: &[],
     },
@@ -343,7 +357,8 @@ fn no_package_links_what_is_above_its_floor() {
         let linked = linked(&member.package, &[]);
         assert!(linked.len() > 3, "{} links {linked:?} only: is its tree read at all?", member.folder);
         let traces = TRACES.iter().filter(|_| !TRACED.contains(&member.package.as_str()));
-        let forbidden = rule.links_none_of.iter().copied().flatten().chain(traces);
+        let database = DATABASE.iter().filter(|_| !STORED.contains(&member.package.as_str()));
+        let forbidden = rule.links_none_of.iter().copied().flatten().chain(traces).chain(database);
         for forbidden in forbidden.filter(|name| linked.contains(**name)) {
             wrong.push(format!(
                 "{} links {forbidden}: `cargo tree -p nightshift-{} -e normal -i {forbidden}` says through whom",
@@ -379,6 +394,10 @@ fn a_feature_is_seen_where_it_is_asked_for_and_nowhere_else() {
         ("coordinator", &[][..], "opentelemetry_sdk", true),
         ("authority", &[][..], "opentelemetry_sdk", false),
         ("operator", &[][..], "ureq", true),
+        ("store", &[][..], "tokio-postgres", true),
+        ("coordinator", &[][..], "tokio-postgres", true),
+        ("authority", &[][..], "tokio-postgres", false),
+        ("client", &[][..], "tokio-postgres", false),
     ] {
         let links = linked(package, options).contains(name);
         assert_eq!(links, expected, "whether {package} {} links {name}", options.join(" "));

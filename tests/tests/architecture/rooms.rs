@@ -181,6 +181,10 @@ fn tensors_and_stores_stay_in_their_rooms() {
             if member.package != "shell" {
                 none(&named(&member.folder, &file, &["sled"]), "a store is behind its package's `store`");
             }
+            if !["store", "support"].contains(&member.package.as_str()) {
+                let found = named(&member.folder, &file, &["tokio_postgres", "deadpool_postgres"]);
+                none(&found, "a database is behind `coordinator/store`");
+            }
         }
     }
 }

@@ -220,11 +220,12 @@ mod tests {
 
     #[tokio::test]
     async fn who_waits_is_woken() {
-        let feed = Arc::new(Feed::default());
+        let feed = Feed::default();
         let mut changes = feed.follow(&[]);
-        let waits = tokio::spawn(async move { changes.next().await });
-        tokio::task::yield_now().await;
-        feed.tell(&[Change::Everything]);
-        assert_eq!(waits.await.unwrap(), Change::Everything);
+        let tells = async {
+            tokio::task::yield_now().await;
+            feed.tell(&[Change::Everything]);
+        };
+        assert_eq!(tokio::join!(changes.next(), tells).0, Change::Everything);
     }
 }

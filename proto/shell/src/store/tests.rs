@@ -1,5 +1,4 @@
 use std::thread;
-use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -172,38 +171,6 @@ fn a_record_of_another_type_is_not_called_damaged() {
     store.commit_blocking(&batch).unwrap();
     let error = store.get::<Task>(TASKS, 1).unwrap_err();
     assert!(matches!(error, StoreError::Unreadable { .. }));
-}
-
-/// ```text
-/// cargo test -p nightshift-shell --lib -- --ignored --nocapture commits_a_second
-/// ```
-#[test]
-#[ignore = "a measurement"]
-fn commits_a_second_of_one_and_of_many_at_a_time() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(folder.path()).unwrap();
-    for committers in [1_u64, 4, 16] {
-        let begun = Instant::now();
-        let commits: u64 = thread::scope(|scope| {
-            let committers: Vec<_> = (0..committers)
-                .map(|committer| {
-                    let store = store.clone();
-                    scope.spawn(move || {
-                        let mut commits = 0;
-                        while begun.elapsed() < Duration::from_secs(3) {
-                            let mut batch = Batch::new();
-                            batch.put(TASKS, committer, &commits).unwrap();
-                            store.commit_blocking(&batch).unwrap();
-                            commits += 1;
-                        }
-                        commits
-                    })
-                })
-                .collect();
-            committers.into_iter().map(|committer| committer.join().unwrap()).sum()
-        });
-        println!("{committers} at a time: {:.0} commits/s", commits as f64 / begun.elapsed().as_secs_f64());
-    }
 }
 
 /// All records, as they are.

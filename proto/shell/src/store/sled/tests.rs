@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::*;
 use crate::store::{ArchiveError, DEFAULT_TREE, Key, Store};
@@ -73,4 +74,36 @@ fn a_damaged_record_is_not_exported_as_if_it_were_whole() {
     engine.db.insert("installed", b"damaged").unwrap();
     assert!(matches!(store.export(&mut Vec::new()), Err(ArchiveError::Store(StoreError::Damaged { .. }))));
     assert_eq!(store.check().unwrap().damaged.len(), 1);
+}
+
+/// ```text
+/// cargo test -p nightshift-shell --lib -- --ignored --nocapture commits_a_second
+/// ```
+#[test]
+#[ignore = "a measurement"]
+fn commits_a_second_of_one_and_of_many_at_a_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    for committers in [1_u64, 4, 16] {
+        let begun = Instant::now();
+        let commits: u64 = thread::scope(|scope| {
+            let committers: Vec<_> = (0..committers)
+                .map(|committer| {
+                    let store = store.clone();
+                    scope.spawn(move || {
+                        let mut commits = 0;
+                        while begun.elapsed() < Duration::from_secs(3) {
+                            let mut batch = Batch::new();
+                            batch.put(TASKS, committer, &commits).unwrap();
+                            store.commit_blocking(&batch).unwrap();
+                            commits += 1;
+                        }
+                        commits
+                    })
+                })
+                .collect();
+            committers.into_iter().map(|committer| committer.join().unwrap()).sum()
+        });
+        println!("{committers} at a time: {:.0} commits/s", commits as f64 / begun.elapsed().as_secs_f64());
+    }
 }
