@@ -20,6 +20,10 @@ use shell::logs::LogFormat;
 use crate::traces::keys::TracesKeys;
 use crate::{address, listener};
 
+mod store;
+
+pub use self::store::StoreKeys;
+
 /// Connections of operators, and of such as want to be one.
 const OPERATORS: u32 = 32;
 
@@ -61,6 +65,8 @@ pub struct Config {
     /// Default none.
     #[serde(deserialize_with = "home::paths")]
     pub bases: Vec<PathBuf>,
+    /// Where the store is.
+    pub store: StoreKeys,
     /// An enrollment authority apart from this coordinator.
     pub authority: AuthorityApart,
     /// How many witnesses must have signed a head of the enrollment log that rounds are about. Default 0: none.
@@ -157,6 +163,7 @@ impl Default for Config {
             audit_head: PathBuf::new(),
             audit_mib: 256,
             bases: Vec::new(),
+            store: StoreKeys::default(),
             authority: AuthorityApart::default(),
             least_witnesses: 0,
             witness: Vec::new(),
@@ -260,6 +267,7 @@ impl Config {
         }
         witnesses::check(&self.witness, self.least_witnesses)?;
         require(self.audit_mib >= 16, "audit_mib", "at least 16", &self.audit_mib)?;
+        self.store.check()?;
         self.issuer.check()?;
         self.attestation.check()?;
         self.traces.check()
@@ -307,7 +315,8 @@ mod tests {
         let sample = parse(SAMPLE).unwrap();
         assert_eq!(sample, Config::default());
         let keys: toml::Table = SAMPLE.parse().unwrap();
-        assert_eq!(keys.len(), 18);
+        assert_eq!(keys.len(), 19);
+        assert_eq!(keys["store"].as_table().unwrap().len(), 6);
         assert_eq!(keys["certificates"].as_table().unwrap().len(), 5);
         assert_eq!(keys["limits"].as_table().unwrap().len(), 6);
         assert_eq!(keys["issuer"].as_table().unwrap().len(), 8);

@@ -36,4 +36,5 @@ pub mod roles;
 pub mod server;
 mod server_certificates;
 pub mod service;
+pub mod stored;
 pub mod traces;

@@ -14,15 +14,16 @@ use shell::store::{Batch, Key, Store, StoreError};
 use crate::artifacts::Artifacts;
 use crate::audit;
 use crate::audit::chain::Head;
+use crate::config::StoreKeys;
 use crate::enroller;
 use crate::enrollment::elsewhere;
 use crate::kept_log::{self, KeptLog};
 use crate::last_seen::{self, Seen};
 use crate::records::{self, DeviceRecord, OperatorRecord, TaskHeader, tree};
+use crate::stored::open_store;
 use crate::tokens::{self, Token};
 
-/// The folder of the store in a state folder.
-pub const STORE: &str = "store";
+pub use crate::stored::STORE;
 /// The folder of artifacts.
 pub const ARTIFACTS: &str = "artefacts";
 
@@ -73,7 +74,12 @@ pub struct Report {
 /// Reads every record as what it should be, puts every task together again, and every artifact that a task names by its
 /// hash. Changes no record. Fails where nobody can say, because the store does not open or the disk cannot be read.
 pub fn check(state_dir: &Path) -> Result<Report, OfflineError> {
-    let store = Store::open(&state_dir.join(STORE))?;
+    check_in(&StoreKeys::default(), state_dir)
+}
+
+/// The same where the configuration says where the store is.
+pub fn check_in(keys: &StoreKeys, state_dir: &Path) -> Result<Report, OfflineError> {
+    let store = open_store(keys, state_dir)?;
     let artifacts = Artifacts::open(&state_dir.join(ARTIFACTS))?;
     let mut report = Report::default();
     let mut named = BTreeSet::new();
@@ -106,8 +112,8 @@ pub fn check(state_dir: &Path) -> Result<Report, OfflineError> {
 /// Forgets what was read of the log of an enrollment authority apart, and of its revocations, so that the coordinator reads both anew
 /// at its next start. The authority hears once more whom this coordinator shut out, and who stays shut out. Gives how many entries
 /// were here. Fails where the coordinator runs, or keeps the log itself.
-pub fn forget_log(state_dir: &Path) -> Result<u64, ForgetError> {
-    let store = Store::open(&state_dir.join(STORE))?;
+pub fn forget_log(keys: &StoreKeys, state_dir: &Path) -> Result<u64, ForgetError> {
+    let store = open_store(keys, state_dir)?;
     if store.get::<Digest>(enroller::TREE, enroller::KEY)?.is_none() {
         return Err(ForgetError::Own(state_dir.to_owned()));
     }

@@ -43,6 +43,7 @@ use crate::revocations::{Revocations, RevocationsError, Revoked, check_place};
 pub use crate::server_certificates::ServerCertificatesError;
 use crate::server_certificates::{ServerCertificates, Terms};
 use crate::service::{self, BothTurnedAway};
+use crate::stored::{CLUSTER, open_store};
 use crate::traces::{Traces, TracesError};
 use task::spool::FolderSpooler;
 
@@ -57,7 +58,7 @@ pub const OPERATOR: &str = "operator";
 pub const ADMIN_ADDRESS_FILE: &str = "admin.address";
 
 /// What of a folder shows that it was given to a coordinator, and no other purpose.
-pub const OURS: [&str; 5] = ["store", "ca.key", "ca.pem", "coordinator.toml", "base"];
+pub const OURS: [&str; 6] = ["store", CLUSTER, "ca.key", "ca.pem", "coordinator.toml", "base"];
 
 /// How long connections are given to close after the rounds are over, all at the same time.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
@@ -178,7 +179,7 @@ impl Coordinator {
         if let Some(closed) = files::own_folder(folder, &OURS)? {
             tracing::warn!("{closed}");
         }
-        let store = Store::open(&folder.join(offline::STORE))?;
+        let store = open_store(&config.store, folder)?;
         let artifacts = Artifacts::open(&folder.join(offline::ARTIFACTS))?;
         let Certificates { authority_days, server_days, device_hours, renewal_grace_days, admin_days } =
             config.certificates;

@@ -8,6 +8,7 @@ use serving::cli::{LOGGED, bind};
 use shell::cli::note;
 use shell::logs::LogFormat;
 use shell::notify::Notifier;
+use shell::store::StoreError;
 use shell::{logs, stop};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -92,6 +93,7 @@ fn network(error: &io::Error) -> CliError {
 
 fn failure(error: ServerError) -> CliError {
     match error {
+        ServerError::Store(StoreError::Refused { .. }) => CliError::input(error),
         ServerError::Store(_)
         | ServerError::Driver(_)
         | ServerError::File(_)

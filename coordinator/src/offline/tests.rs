@@ -52,7 +52,7 @@ fn a_log_that_is_forgotten_is_read_anew_and_who_was_shut_out_is_told_once_more()
     let part = lost.part(0).unwrap();
     copy(&state_dir).follow(&part.entries, &part.head).unwrap();
     assert!(check(&state_dir).unwrap().faults.is_empty());
-    assert_eq!(forget_log(&state_dir).unwrap(), 3);
+    assert_eq!(forget_log(&StoreKeys::default(), &state_dir).unwrap(), 3);
     assert!(check(&state_dir).unwrap().faults.is_empty());
     {
         let store = Store::open(&state_dir.join(STORE)).unwrap();
@@ -72,7 +72,7 @@ fn a_log_that_is_forgotten_is_read_anew_and_who_was_shut_out_is_told_once_more()
 fn a_coordinator_that_keeps_the_log_itself_forgets_nothing() {
     let root = tempfile::tempdir().unwrap();
     drop(authority(&root.path().join(STORE), &[1]));
-    let error = forget_log(root.path()).unwrap_err();
+    let error = forget_log(&StoreKeys::default(), root.path()).unwrap_err();
     assert!(matches!(error, ForgetError::Own(_)), "{error}");
     assert_eq!(copy(root.path()).log().look(Book::size), 1);
 }

@@ -15,26 +15,26 @@ pub struct Address {
     shown: String,
 }
 
-/// What is wrong with an address. Nothing of it is repeated: it may hold a password.
+/// What an address is that cannot be used. Nothing of it is repeated: it may hold a password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
     /// It is of another form.
-    #[error("it is not of the form postgresql://user@host:5432/database")]
+    #[error("one of another form, instead of postgresql://user@host:5432/database")]
     Form,
     /// A password in it would be shown with it.
-    #[error("it holds a password, which belongs into a file of its own: name that as password_file")]
+    #[error("one that holds a password, which belongs into a file: name that as password_file")]
     Password,
     /// What stands behind a question mark.
-    #[error("it has parameters behind `?`, which are not read: leave them out")]
+    #[error("one with parameters behind `?`, which are not read: leave them out")]
     Parameters,
     /// More than one server.
-    #[error("it names more than one host: name one")]
+    #[error("one with more than one host")]
     Hosts,
     /// Nobody.
-    #[error("it names no user, as in postgresql://user@host:5432/database")]
+    #[error("one without a user")]
     User,
     /// No database.
-    #[error("it names no database, as in postgresql://user@host:5432/database")]
+    #[error("one without a database")]
     Database,
 }
 

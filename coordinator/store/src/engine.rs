@@ -6,23 +6,19 @@ use std::fmt;
 use std::ops::{Bound, ControlFlow};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc;
+use std::sync::atomic::Ordering;
 
 use deadpool_postgres::Object;
-use shell::store::{Batch, Engine, Feed, FillError, Forward, Range, Raw, Record, Source, StoreError};
+use shell::store::{Batch, Engine, Feed, FillError, Kept, Range, Raw, Record, Source, StoreError};
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
 use tokio_postgres::Row;
-use tokio_postgres::types::ToSql;
 
 use crate::commit::{Plan, commit};
 use crate::connect::{Connections, Settings};
 use crate::fill::Filling;
+use crate::shared::{Shared, Value};
 use crate::{listen, schema};
-
-/// How often a look that failed with its connection is repeated.
-const LOOKS: u32 = 3;
 
 /// Records that are read at a time, of all.
 const AT_A_TIME: i64 = 1_000;
@@ -31,20 +27,14 @@ const AT_A_TIME: i64 = 1_000;
 pub struct Postgres {
     shared: Arc<Shared>,
     cluster: String,
+    kept: Option<Kept>,
     /// Given up without waiting when this is dropped, on whatever thread.
     runtime: Option<Runtime>,
 }
 
-pub(crate) struct Shared {
-    pub(crate) connections: Connections,
-    pub(crate) feed: Feed,
-    is_stopped: AtomicBool,
-    time: Forward,
-}
-
 impl fmt::Debug for Postgres {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { shared, cluster, runtime: _ } = self;
+        let Self { shared, cluster, kept: _, runtime: _ } = self;
         f.debug_struct("Postgres")
             .field("place", &shared.connections.place)
             .field("cluster", cluster)
@@ -71,19 +61,11 @@ impl Postgres {
             .thread_name("nightshift-store")
             .enable_all()
             .build();
-        let runtime = runtime.map_err(|error| StoreError::Unavailable {
-            place: place.clone(),
-            why: format!("no thread could be made for it: {error}"),
-        })?;
-        let shared = Arc::new(Shared {
-            connections,
-            feed: Feed::default(),
-            is_stopped: AtomicBool::new(false),
-            time: Forward::default(),
-        });
-        let mut opening = Self { shared, cluster: String::new(), runtime: Some(runtime) };
+        let runtime = runtime.map_err(|error| no_thread(&place, &error))?;
+        let shared = Arc::new(Shared::new(connections, runtime.handle().clone()));
+        let mut opening = Self { shared, cluster: String::new(), kept: None, runtime: Some(runtime) };
         let shared = Arc::clone(&opening.shared);
-        opening.cluster = opening.wait(async move {
+        opening.cluster = opening.shared.wait(async move {
             let mut client = shared.connections.get().await?;
             let cluster = schema::make(&mut client, &place).await?;
             listen::begin(shared).await?;
@@ -92,41 +74,37 @@ impl Postgres {
         Ok(opening)
     }
 
+    /// Connects, and fails where that or the form of the tables is not as it should be. Changes nothing.
+    pub fn look(settings: &Settings) -> Result<(), StoreError> {
+        let connections = Connections::new(settings)?;
+        let place = connections.place.clone();
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let runtime = runtime.map_err(|error| no_thread(&place, &error))?;
+        let shared = Arc::new(Shared::new(connections, runtime.handle().clone()));
+        let looking =
+            Self { shared: Arc::clone(&shared), cluster: String::new(), kept: None, runtime: Some(runtime) };
+        looking.shared.wait(async move {
+            let client = shared.connections.get().await?;
+            schema::check(&client, &place).await
+        })
+    }
+
+    /// This one, with a place that is kept from others as long as it is open.
+    #[must_use]
+    pub fn keeping(mut self, kept: Kept) -> Self {
+        self.kept = Some(kept);
+        self
+    }
+
     /// The id of the cluster whose database it is, which was drawn when its tables were made.
     pub fn cluster(&self) -> &str {
         &self.cluster
     }
 
-    /// Does something on the runtime, and waits for it.
-    pub(crate) fn wait<T: Send + 'static>(
-        &self,
-        work: impl Future<Output = Result<T, StoreError>> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        let gone = || StoreError::Unavailable {
-            place: self.shared.connections.place.clone(),
-            why: "what was asked broke off; start again".to_owned(),
-        };
-        let (done, answer) = mpsc::sync_channel(1);
-        let runtime = self.runtime.as_ref().ok_or_else(gone)?;
-        runtime.spawn(async move {
-            // Whoever asked always waits.
-            drop(done.send(work.await));
-        });
-        answer.recv().unwrap_or_else(|_| Err(gone()))
-    }
-
-    pub(crate) fn shared(&self) -> &Arc<Shared> {
-        &self.shared
-    }
-
     /// What a statement finds that changes nothing; it is asked again where its connection broke.
-    fn look(
-        &self,
-        statement: &'static str,
-        values: Vec<Box<dyn ToSql + Sync + Send>>,
-    ) -> Result<Vec<Row>, StoreError> {
+    fn asked(&self, statement: &'static str, values: Vec<Value>) -> Result<Vec<Row>, StoreError> {
         let shared = Arc::clone(&self.shared);
-        self.wait(async move { shared.look(statement, &values).await })
+        self.shared.wait(async move { shared.look(statement, &values).await })
     }
 
     /// Marks that nobody knows what is stored, where that is so.
@@ -142,49 +120,9 @@ impl Postgres {
     }
 }
 
-impl Shared {
-    async fn look(
-        &self,
-        statement: &'static str,
-        values: &[Box<dyn ToSql + Sync + Send>],
-    ) -> Result<Vec<Row>, StoreError> {
-        let mut looks = 1;
-        loop {
-            let client = self.connections.get().await?;
-            match self.look_by(&client, statement, values).await {
-                Ok(rows) => return Ok(rows),
-                Err(error) => {
-                    let is_closed = client.is_closed();
-                    // One that is silent, or has ended, is nobody's any more.
-                    drop(Object::take(client));
-                    if !is_closed || looks == LOOKS {
-                        return Err(error);
-                    }
-                    looks += 1;
-                }
-            }
-        }
-    }
-
-    /// The same by one connection, which is to be given up where this fails.
-    async fn look_by(
-        &self,
-        client: &Object,
-        statement: &'static str,
-        values: &[Box<dyn ToSql + Sync + Send>],
-    ) -> Result<Vec<Row>, StoreError> {
-        let values: Vec<&(dyn ToSql + Sync)> =
-            values.iter().map(|value| &**value as &(dyn ToSql + Sync)).collect();
-        let answer = async {
-            let prepared = client.prepare_cached(statement).await?;
-            client.query(&prepared, &values).await
-        };
-        match timeout(self.connections.answer, answer).await {
-            Ok(Ok(rows)) => Ok(rows),
-            Ok(Err(error)) => Err(self.connections.told(&error)),
-            Err(_) => Err(self.connections.silent()),
-        }
-    }
+fn no_thread(place: &str, error: &std::io::Error) -> StoreError {
+    let why = format!("no thread could be made for it: {error}");
+    StoreError::Unavailable { place: place.to_owned(), why }
 }
 
 /// The statement for a range, and the key that it ends at.
@@ -224,23 +162,22 @@ impl Engine for Postgres {
 
     fn get(&self, tree: &str, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         let look = "SELECT record FROM nightshift.records WHERE tree = $1 AND key = $2";
-        let rows = self.look(look, vec![Box::new(tree.to_owned()), Box::new(key.to_vec())])?;
+        let rows = self.asked(look, vec![Box::new(tree.to_owned()), Box::new(key.to_vec())])?;
         Ok(rows.first().map(|row| row.get(0)))
     }
 
     fn page(&self, tree: &str, bounds: Range<'_>, most: usize) -> Result<Vec<Record>, StoreError> {
         let (statement, from, to) = range(bounds);
         let most = i64::try_from(most).unwrap_or(i64::MAX);
-        let mut values: Vec<Box<dyn ToSql + Sync + Send>> =
-            vec![Box::new(tree.to_owned()), Box::new(from), Box::new(most)];
+        let mut values: Vec<Value> = vec![Box::new(tree.to_owned()), Box::new(from), Box::new(most)];
         if let Some(to) = to {
             values.push(Box::new(to));
         }
-        Ok(self.look(statement, values)?.iter().map(|row| (row.get(0), row.get(1))).collect())
+        Ok(self.asked(statement, values)?.iter().map(|row| (row.get(0), row.get(1))).collect())
     }
 
     fn trees(&self) -> Result<Vec<String>, StoreError> {
-        let rows = self.look("SELECT DISTINCT tree FROM nightshift.records ORDER BY tree", Vec::new())?;
+        let rows = self.asked("SELECT DISTINCT tree FROM nightshift.records ORDER BY tree", Vec::new())?;
         Ok(rows.iter().map(|row| row.get(0)).collect())
     }
 
@@ -249,7 +186,7 @@ impl Engine for Postgres {
         const NEXT: &str = "SELECT tree, key, record FROM nightshift.records WHERE (tree, key) > ($2, $3) ORDER BY tree, key LIMIT $1";
         let shared = Arc::clone(&self.shared);
         // All of one moment, whatever others write meanwhile.
-        let mut client = self.wait(async move {
+        let mut client = self.shared.wait(async move {
             let client = shared.connections.get().await?;
             let begun = client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY").await;
             begun.map_err(|error| shared.connections.told(&error))?;
@@ -258,12 +195,12 @@ impl Engine for Postgres {
         let mut last: Option<(String, Vec<u8>)> = None;
         loop {
             let shared = Arc::clone(&self.shared);
-            let mut values: Vec<Box<dyn ToSql + Sync + Send>> = vec![Box::new(AT_A_TIME)];
+            let mut values: Vec<Value> = vec![Box::new(AT_A_TIME)];
             let statement = last.take().map_or(FIRST, |(tree, key)| {
-                values.extend([Box::new(tree) as Box<dyn ToSql + Sync + Send>, Box::new(key)]);
+                values.extend([Box::new(tree) as Value, Box::new(key)]);
                 NEXT
             });
-            let (back, page) = self.wait(async move {
+            let (back, page) = self.shared.wait(async move {
                 match shared.look_by(&client, statement, &values).await {
                     Ok(rows) => Ok((client, rows)),
                     Err(error) => {
@@ -284,7 +221,7 @@ impl Engine for Postgres {
             }
         }
         let shared = Arc::clone(&self.shared);
-        self.wait(async move {
+        self.shared.wait(async move {
             let ended = timeout(shared.connections.answer, client.batch_execute("COMMIT")).await;
             if !matches!(ended, Ok(Ok(()))) {
                 drop(Object::take(client));
@@ -301,33 +238,33 @@ impl Engine for Postgres {
             return Ok(());
         }
         let (shared, plan) = (Arc::clone(&self.shared), Plan::of(batch));
-        self.marked(self.wait(async move { commit(&shared.connections, &plan).await }))
+        self.marked(self.shared.wait(async move { commit(&shared.connections, &plan).await }))
     }
 
     fn fill(&self, source: &mut Source<'_>) -> Result<u64, FillError> {
         if self.is_stopped() {
             return Err(self.stopped().into());
         }
-        let mut filling = Filling::begin(self)?;
+        let mut filling = Filling::begin(&self.shared)?;
         let mut count = 0;
         loop {
             let Some(records) = source() else {
-                filling.give_up(self);
+                filling.give_up(&self.shared);
                 return Err(FillError::BrokeOff);
             };
             if records.is_empty() {
                 break;
             }
             count += records.len() as u64;
-            filling = filling.put(self, records)?;
+            filling = filling.put(&self.shared, records)?;
         }
-        self.marked(filling.end(self))?;
+        self.marked(filling.end(&self.shared))?;
         Ok(count)
     }
 
     fn check_room(&self) -> Result<(), StoreError> {
         let look = "SELECT pg_is_in_recovery(), current_setting('transaction_read_only') = 'on'";
-        let rows = self.look(look, Vec::new())?;
+        let rows = self.asked(look, Vec::new())?;
         let why = match rows.first().map(|row| (row.get(0), row.get(1))) {
             Some((true, _)) => {
                 "it is a standby, or recovers, and can be read only; name the primary in address"
@@ -344,7 +281,7 @@ impl Engine for Postgres {
     }
 
     fn now_millis(&self) -> Result<u64, StoreError> {
-        let rows = self.look("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint", Vec::new())?;
+        let rows = self.asked("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint", Vec::new())?;
         let millis = rows.first().map_or(0, |row| row.get::<_, i64>(0));
         Ok(self.shared.time.at(u64::try_from(millis).unwrap_or(0)))
     }

@@ -7,7 +7,7 @@ use shell::store::{FillError, Raw, StoreError};
 use tokio::time::timeout;
 
 use crate::commit::ended;
-use crate::engine::Postgres;
+use crate::shared::Shared;
 use crate::told::ANYTHING;
 
 /// A transaction that fills a database, on a connection that nobody else has meanwhile.
@@ -17,8 +17,8 @@ pub(crate) struct Filling {
 
 impl Filling {
     /// Keeps everybody else from writing, and fails where there are records.
-    pub(crate) fn begin(store: &Postgres) -> Result<Self, FillError> {
-        let shared = Arc::clone(store.shared());
+    pub(crate) fn begin(store: &Arc<Shared>) -> Result<Self, FillError> {
+        let shared = Arc::clone(store);
         let (client, is_empty) = store.wait(async move {
             let connections = &shared.connections;
             let client = connections.get().await?;
@@ -47,8 +47,8 @@ impl Filling {
     }
 
     /// Puts some records.
-    pub(crate) fn put(self, store: &Postgres, records: Vec<Raw>) -> Result<Self, StoreError> {
-        let (shared, Self { client }) = (Arc::clone(store.shared()), self);
+    pub(crate) fn put(self, store: &Arc<Shared>, records: Vec<Raw>) -> Result<Self, StoreError> {
+        let (shared, Self { client }) = (Arc::clone(store), self);
         let client = store.wait(async move {
             let connections = &shared.connections;
             let (mut trees, mut keys, mut framed) = (Vec::new(), Vec::new(), Vec::new());
@@ -75,13 +75,13 @@ impl Filling {
     }
 
     /// Makes all of it durable, or nothing.
-    pub(crate) fn end(self, store: &Postgres) -> Result<(), StoreError> {
-        let (shared, Self { client }) = (Arc::clone(store.shared()), self);
+    pub(crate) fn end(self, store: &Arc<Shared>) -> Result<(), StoreError> {
+        let (shared, Self { client }) = (Arc::clone(store), self);
         store.wait(async move { ended(&shared.connections, client, ANYTHING).await })
     }
 
     /// Leaves the database as it was: the server undoes what a connection that ends had begun.
-    pub(crate) fn give_up(self, store: &Postgres) {
+    pub(crate) fn give_up(self, store: &Arc<Shared>) {
         let Self { client } = self;
         let undone = store.wait(async move {
             if client.batch_execute("ROLLBACK").await.is_err() {

@@ -12,6 +12,7 @@ mod error;
 mod fill;
 mod listen;
 mod schema;
+mod shared;
 mod told;
 
 pub use address::{Address, AddressError};

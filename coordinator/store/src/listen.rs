@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tokio_postgres::{AsyncMessage, Client};
 
-use crate::engine::Shared;
+use crate::shared::Shared;
 use crate::told::{CHANNEL, heard};
 
 /// How often the server is asked whether it is still there: a connection that went away in silence tells nothing.

@@ -67,6 +67,17 @@ pub(crate) async fn make(client: &mut Client, place: &str) -> Result<String, Sto
     accepted(found).map_err(refused)
 }
 
+/// Fails where the tables that are there are of a form that this version cannot use.
+pub(crate) async fn check(client: &Client, place: &str) -> Result<(), StoreError> {
+    match look(client).await.map_err(|error| told(place, &error))? {
+        Some(found) if found.schema >= SCHEMA => {
+            accepted(found).map(drop).map_err(|why| StoreError::Refused { place: place.to_owned(), why })
+        }
+        // What is older is made this version's at the next start.
+        Some(_) | None => Ok(()),
+    }
+}
+
 async fn migrate(transaction: &Transaction<'_>, from: u32) -> Result<(), tokio_postgres::Error> {
     for Migration { makes, readable_by, statements } in MIGRATIONS.iter().filter(|step| step.makes > from) {
         transaction.batch_execute(statements).await?;

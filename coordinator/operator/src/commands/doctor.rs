@@ -8,14 +8,15 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use coordinator::cli::CliError;
-use coordinator::config::Config;
+use coordinator::config::{Config, StoreKeys};
 use coordinator::descriptors::{self, Shares};
 use coordinator::driver::now;
 use coordinator::pki::Identity;
 use coordinator::server::{OPERATOR, OURS};
+use coordinator::stored;
 use proto::admin::{AdminReply, AdminRequest, Health};
 use shell::doctor::{Examined, Finding};
-use shell::store::{Store, StoreError};
+use shell::store::StoreError;
 
 use super::up::CONFIG_FILE;
 use crate::client::CallError;
@@ -55,7 +56,7 @@ pub(super) async fn run(dir: &Path, arguments: Arguments) -> Result<(), CliError
         );
         let advice = "name it with --config; packages have /etc/nightshift/coordinator.toml";
         findings.push(warning("configuration", says, advice));
-        findings.extend(state(dir, answers));
+        findings.extend(state(dir, &StoreKeys::default(), answers));
     } else if is_here {
         match Config::load(&path) {
             Ok(config) => {
@@ -183,12 +184,12 @@ fn folder(config: &Config, answers: bool) -> Vec<Finding> {
         judge::descriptors(wanted, descriptors::raise()),
     ];
     let is_running = answers || devices == Port::Held || operators == Port::Held;
-    findings.extend(state(&config.state_dir, is_running));
+    findings.extend(state(&config.state_dir, &config.store, is_running));
     findings
 }
 
 /// What is in a state folder.
-fn state(state: &Path, is_running: bool) -> Vec<Finding> {
+fn state(state: &Path, keys: &StoreKeys, is_running: bool) -> Vec<Finding> {
     if !state.exists() {
         let says = format!("{} is not there yet; the first start makes it", state.display());
         return vec![Finding::ok("state folder", says)];
@@ -201,7 +202,7 @@ fn state(state: &Path, is_running: bool) -> Vec<Finding> {
             "look with df",
         ),
     };
-    vec![disk, store(&state.join("store"), is_running)]
+    vec![disk, store(state, keys, is_running)]
 }
 
 /// Whether a port can be listened on; it is given back at once.
@@ -215,10 +216,17 @@ fn bound(address: SocketAddr) -> Port {
 
 /// Whether the store opens, where nobody has it open: a file that is written by another user than the coordinator's would be
 /// one that it cannot read.
-fn store(path: &Path, is_running: bool) -> Finding {
+fn store(state: &Path, keys: &StoreKeys, is_running: bool) -> Finding {
     const WHAT: &str = "store";
+    let path = &state.join(stored::STORE);
     if is_running {
         return Finding::ok(WHAT, "left to the coordinator that runs");
+    }
+    if keys.is_database() && !state.join(stored::CLUSTER).exists() {
+        return match stored::look(keys) {
+            Ok(()) => Finding::ok(WHAT, "its database answers; the first start makes its tables there"),
+            Err(error) => fault(WHAT, error.to_string(), "see [store] of the configuration"),
+        };
     }
     if !path.exists() {
         return Finding::ok(WHAT, "not there yet; the first start makes it");
@@ -234,13 +242,16 @@ fn store(path: &Path, is_running: bool) -> Finding {
             return fault(WHAT, says, "run this as the user that the coordinator runs as");
         }
     }
-    match Store::open(path) {
+    match stored::open_store(keys, state) {
         Ok(_) => Finding::ok(WHAT, "opens"),
         Err(StoreError::InUse { .. }) => warning(
             WHAT,
             "another process has it open, and no coordinator answers",
             "wait for it to end, or look which it is",
         ),
+        Err(error @ (StoreError::Unavailable { .. } | StoreError::Refused { .. })) => {
+            fault(WHAT, error.to_string(), "see [store] of the configuration")
+        }
         Err(error) => fault(WHAT, error.to_string(), "mend the disk, or put back a copy of the state folder"),
     }
 }

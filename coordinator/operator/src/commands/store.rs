@@ -1,4 +1,4 @@
-//! `nightshift store`: the records of a coordinator that is stopped, on its own machine.
+//! `nightshift store`: the records of a coordinator that is stopped, in its state folder or in its database.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, BufWriter, Write};
@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use coordinator::cli::CliError;
-use coordinator::config::Config;
+use coordinator::config::{Config, StoreKeys};
 use coordinator::offline::{self, ForgetError, OfflineError, Report};
+use coordinator::stored;
 use proto::counted::counted;
 use proto::files::{self, Audience, FileError};
 use proto::shown::shown;
 use serde_json::json;
-use shell::store::{ArchiveError, Kept, Store};
+use shell::store::{ArchiveError, Kept, Store, StoreError};
 
 use super::up::CONFIG_FILE;
 use crate::output::{Output, print};
@@ -37,7 +38,8 @@ pub(super) enum Command {
         #[command(flatten)]
         output: Output,
     },
-    /// Make the store anew from such a file. Refuses a state folder that has a store with records.
+    /// Make the store anew from such a file, in the state folder or in the database that the configuration names. Refuses a store
+    /// that has records.
     Import {
         #[command(flatten)]
         place: Place,
@@ -68,20 +70,21 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// The state folder.
-    fn state_dir(&self, dir: &Path) -> Result<PathBuf, CliError> {
+    /// Where the store and the state folder are.
+    fn keys(&self, dir: &Path) -> Result<(StoreKeys, PathBuf), CliError> {
         let path = self.config.clone().unwrap_or_else(|| dir.join(CONFIG_FILE));
         if self.config.is_none() && !path.exists() {
-            return Ok(dir.to_owned());
+            return Ok((StoreKeys::default(), dir.to_owned()));
         }
-        Ok(Config::load(&path).map_err(CliError::input)?.state_dir)
+        let Config { store, state_dir, .. } = Config::load(&path).map_err(CliError::input)?;
+        Ok((store, state_dir))
     }
 
-    /// The state folder, which has a store.
-    fn with_store(&self, dir: &Path) -> Result<PathBuf, CliError> {
-        let state_dir = self.state_dir(dir)?;
-        if state_dir.join(offline::STORE).is_dir() {
-            return Ok(state_dir);
+    /// The same where there is a store.
+    fn with_store(&self, dir: &Path) -> Result<(StoreKeys, PathBuf), CliError> {
+        let (keys, state_dir) = self.keys(dir)?;
+        if state_dir.join(offline::STORE).is_dir() || (keys.is_database() && state_dir.is_dir()) {
+            return Ok((keys, state_dir));
         }
         Err(CliError::Input(format!(
             "{} holds no store of a coordinator; name its configuration with --config, or its folder with --dir",
@@ -93,15 +96,16 @@ impl Place {
 pub(super) fn run(dir: &Path, command: Command) -> Result<(), CliError> {
     match command {
         Command::Check { place, output } => {
-            let state_dir = place.with_store(dir)?;
-            let report = offline::check(&state_dir).map_err(|error| unreadable(&error))?;
+            let (keys, state_dir) = place.with_store(dir)?;
+            let report = offline::check_in(&keys, &state_dir).map_err(|error| unreadable(&error))?;
             print(output.format, "nightshift.store-check/1", &report, text)?;
             match report.faults.len() {
                 0 => Ok(()),
                 faults => Err(CliError::Store(format!(
-                    "{} in {}; put back a copy of the state folder from before",
+                    "{} in {}; put back a copy of the state folder{} from before",
                     counted(faults, "fault", "faults"),
-                    state_dir.display()
+                    state_dir.display(),
+                    if keys.is_database() { " and of the database" } else { "" }
                 ))),
             }
         }
@@ -110,32 +114,38 @@ pub(super) fn run(dir: &Path, command: Command) -> Result<(), CliError> {
                 let out = out.display();
                 return Err(CliError::Input(format!("{out} is a folder; name a file in it with `--out`")));
             }
-            let store = Store::open(&place.with_store(dir)?.join(offline::STORE));
-            let store = store.map_err(|error| CliError::Store(error.to_string()))?;
+            let (keys, state_dir) = place.with_store(dir)?;
+            let store = stored::open_store(&keys, &state_dir).map_err(|error| failed(&error))?;
             let records = export(&store, &out).map_err(|error| CliError::Store(error.to_string()))?;
             let written = json!({ "records": records, "out": out });
             print(output.format, "nightshift.store-export/1", &written, |_| {
                 format!("{} written to {}", counted(records, "record", "records"), out.display())
             })
         }
-        Command::ForgetLog { place, output } => forget_log(&place.with_store(dir)?, output),
+        Command::ForgetLog { place, output } => {
+            let (keys, state_dir) = place.with_store(dir)?;
+            forget_log(&keys, &state_dir, output)
+        }
         Command::Import { place, from, output } => {
-            let state_dir = place.state_dir(dir)?;
-            let records = import(&state_dir, &from)?;
+            let (keys, state_dir) = place.keys(dir)?;
+            let (records, at) = if keys.is_database() {
+                (import_database(&keys, &state_dir, &from)?, keys.address.clone())
+            } else {
+                (import(&state_dir, &from)?, state_dir.display().to_string())
+            };
             let made = json!({ "records": records, "state_dir": state_dir });
             print(output.format, "nightshift.store-import/1", &made, |_| {
                 format!(
-                    "{} in the store of {}; `nightshift store check` says whether all that they name is there",
+                    "{} in the store of {at}; `nightshift store check` says whether all that they name is there",
                     counted(records, "record is", "records are"),
-                    state_dir.display()
                 )
             })
         }
     }
 }
 
-fn forget_log(state_dir: &Path, output: Output) -> Result<(), CliError> {
-    let entries = offline::forget_log(state_dir).map_err(|error| match error {
+fn forget_log(keys: &StoreKeys, state_dir: &Path, output: Output) -> Result<(), CliError> {
+    let entries = offline::forget_log(keys, state_dir).map_err(|error| match error {
         ForgetError::Store(error) => CliError::Store(error.to_string()),
         error @ ForgetError::Own(_) => CliError::Input(error.to_string()),
     })?;
@@ -150,6 +160,15 @@ fn forget_log(state_dir: &Path, output: Output) -> Result<(), CliError> {
     })
 }
 
+/// A store that is not to be used as the configuration says is its writer's to mend, as another wrong word in it is.
+fn failed(error: &StoreError) -> CliError {
+    if matches!(error, StoreError::Refused { .. }) {
+        CliError::Input(error.to_string())
+    } else {
+        CliError::Store(error.to_string())
+    }
+}
+
 fn export(store: &Store, out: &Path) -> Result<u64, ArchiveError> {
     let mut records = 0;
     // Whom a device belongs to is nobody else's business.
@@ -159,6 +178,22 @@ fn export(store: &Store, out: &Path) -> Result<u64, ArchiveError> {
         Ok(buffered.flush()?)
     })?;
     Ok(records)
+}
+
+/// Puts all records into a database that has none, at once or not at all.
+fn import_database(keys: &StoreKeys, state_dir: &Path, from: &Path) -> Result<u64, CliError> {
+    let file = File::open(from).map_err(|error| CliError::Input(format!("{}: {error}", from.display())))?;
+    files::create_folder(state_dir).map_err(|error| CliError::Store(error.to_string()))?;
+    let (store, claim) = stored::open_unclaimed(keys, state_dir).map_err(|error| failed(&error))?;
+    if !stored::is_empty(&store).map_err(|error| failed(&error))? {
+        return Err(CliError::Input(format!(
+            "{} has records already, and is left as it is; import into a database without any",
+            keys.address
+        )));
+    }
+    // First, so that no coordinator that begins meanwhile takes it for another's.
+    claim.keep().map_err(|error| failed(&error))?;
+    store.import(&mut BufReader::new(file)).map_err(|error| not_imported(error, from))
 }
 
 /// Makes the store beside its place and moves it there when it is whole, so that a failure leaves none that looks like one.
@@ -190,6 +225,8 @@ fn import(state_dir: &Path, from: &Path) -> Result<u64, CliError> {
     fs::rename(&aside, &place).map_err(FileError::io("rename into place", &place)).map_err(disk)?;
     drop(kept);
     files::sync_folder_of(&place).map_err(disk)?;
+    // Where it came from a database, it is here from now on.
+    stored::forget_cluster(state_dir).map_err(disk)?;
     Ok(records)
 }
 
@@ -203,19 +240,26 @@ fn import_aside(file: &mut dyn BufRead, aside: &Path, from: &Path) -> Result<u64
     let imported = Store::open(aside).map_err(ArchiveError::from).and_then(|store| store.import(file));
     imported.map_err(|error| {
         drop(fs::remove_dir_all(aside));
-        match error {
-            error @ (ArchiveError::Line { .. } | ArchiveError::NotEmpty) => {
-                CliError::Input(format!("{}: {error}", from.display()))
-            }
-            error @ (ArchiveError::Store(_) | ArchiveError::Io(_) | ArchiveError::File(_)) => {
-                CliError::Store(error.to_string())
-            }
-        }
+        not_imported(error, from)
     })
 }
 
+fn not_imported(error: ArchiveError, from: &Path) -> CliError {
+    match error {
+        error @ (ArchiveError::Line { .. } | ArchiveError::NotEmpty) => {
+            CliError::Input(format!("{}: {error}", from.display()))
+        }
+        error @ (ArchiveError::Store(_) | ArchiveError::Io(_) | ArchiveError::File(_)) => {
+            CliError::Store(error.to_string())
+        }
+    }
+}
+
 fn unreadable(error: &OfflineError) -> CliError {
-    CliError::Store(error.to_string())
+    match error {
+        OfflineError::Store(error) => failed(error),
+        OfflineError::File(error) => CliError::Store(error.to_string()),
+    }
 }
 
 fn text(report: &Report) -> String {
