@@ -379,7 +379,7 @@ impl Driver {
     /// Stops serving, because what is durable is not known any more.
     pub fn fail(&self, error: &DriverError) -> Rejection {
         if !self.failed.send_replace(true) {
-            tracing::error!(%error, "stopped serving; mend the disk and restart to recover");
+            tracing::error!(%error, "stopped serving; mend the disk or the database, and restart to recover");
         }
         stopped()
     }

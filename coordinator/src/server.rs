@@ -127,7 +127,7 @@ pub enum ServerError {
     #[error("a service failed: {0}")]
     Service(String),
     /// The store or the disk failed while serving.
-    #[error("the store in {} failed while serving; mend the disk and start again to recover", .0.display())]
+    #[error("the store in {} failed while serving; mend the disk, or its database, and start again to recover", .0.display())]
     Stopped(PathBuf),
 }
 
